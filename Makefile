@@ -1,0 +1,42 @@
+# hcil: `make test` checks everything, `make reproduce` regenerates tables and figures.
+# Both make .venv from nothing if it is not there.
+
+PYTHON  ?= python3
+PROFILE ?= smoke
+FLAGS   ?=
+JOBS    ?= 2
+
+BIN       := .venv/bin
+INSTALLED := .venv/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help test reproduce export notebook clean-venv
+
+help:  ## list the targets
+	@echo "usage: make TARGET"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1: \2/p' Makefile
+
+test: $(INSTALLED)  ## run every check and every notebook (FLAGS="slow gpu": also the cells so flagged; JOBS=8: eight at a time)
+	HCIL_FLAGS="$(FLAGS)" $(BIN)/python -m pytest -n $(JOBS)
+
+reproduce: $(INSTALLED)  ## regenerate the tables and figures in figures/ (PROFILE=smoke)
+	$(BIN)/hcil_reproduce --profile $(PROFILE)
+
+export: $(INSTALLED)  ## after editing a notebook: clean the notebooks, write hcil/ and README.md, check the result
+	$(BIN)/nbdev_clean
+	$(BIN)/nbdev_export
+	$(BIN)/python tools/readme.py
+	$(BIN)/python tools/house.py
+
+notebook: $(INSTALLED)  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab nbs
+
+clean-venv:  ## remove .venv; the next target that needs it makes it anew
+	rm -rf .venv
+
+# The stamp is written last, so that an interrupted install is not taken for a finished one.
+$(INSTALLED): settings.ini setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hcil needs Python 3.11 or newer and $(PYTHON) is %d.%d: name another one with make PYTHON=python3.12" % sys.version_info[:2])'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	@touch $@
