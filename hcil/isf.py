@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['TOKENS', 'SCALES', 'QKV', 'NORMS', 'tokens_of', 'as_rows', 'as_gate', 'SnippetAttention', 'ISF']
 
-# %% ../nbs/03_isf.ipynb #81746502
+# %% ../nbs/03_isf.ipynb #ee685c6e
 import math
 import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
+from .snippets import check_reading
 
 # %% ../nbs/03_isf.ipynb #c9cb3c27
 TOKENS = ('snippet', 'frame', 'position')
@@ -54,13 +55,10 @@ class SnippetAttention(nn.Module):
         q, k, v = (Z, Z, Z) if self.shared else Z.chunk(3, -1)
         return F.scaled_dot_product_attention(q, k, v, scale=self.scale)
 
-# %% ../nbs/03_isf.ipynb #c3da3d4d
+# %% ../nbs/03_isf.ipynb #71de6436
 NORMS = ('channel', 'all')
 
-def _refuse(name, value, allowed):
-    if value not in allowed: raise ValueError(f"unknown reading {name}={value!r}: choose one of {', '.join(allowed)} (A-14)")
-
-# %% ../nbs/03_isf.ipynb #ad9eed97
+# %% ../nbs/03_isf.ipynb #814ea437
 # Eq. 7 · code
 class ISF(nn.Module):
     "Inter-snippet fusion, Eq. 6 and 7: `[B,U,C,T,H,W]` in and out, any U with the same weights"
@@ -73,7 +71,7 @@ class ISF(nn.Module):
         qkv:str='shared', # one projection as printed, or `separate`
     ):
         super().__init__()
-        for name, value, allowed in (('tokens', tokens, TOKENS), ('norm', norm, NORMS), ('scale', scale, SCALES), ('qkv', qkv, QKV)): _refuse(name, value, allowed)
+        for name, value, allowed in (('tokens', tokens, TOKENS), ('norm', norm, NORMS), ('scale', scale, SCALES), ('qkv', qkv, QKV)): check_reading(name, value, allowed, 'A-14')
         if channels % squeeze: raise ValueError(f"squeeze={squeeze} does not divide the {channels} channels: choose another squeeze or width")
         self.tokens, inner = tokens, channels//squeeze
         self.attention = SnippetAttention(channels, squeeze, scale, qkv)

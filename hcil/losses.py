@@ -6,12 +6,13 @@
 __all__ = ['ANCHORS', 'NEGATIVES', 'full', 'unit', 'cosine', 'ratio_loss', 'nce', 'weight', 'weighted_nce', 'n_pairs',
            'pair_losses', 'local_contrast', 'eq5_rhs', 'contrast_stats', 'global_contrast', 'LossTerms', 'hcil_loss']
 
-# %% ../nbs/04_losses.ipynb #1506fdef
+# %% ../nbs/04_losses.ipynb #bb2a173e
 import math
 from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from .snippets import check_reading
 
 # %% ../nbs/04_losses.ipynb #3c644416
 def full(x:Tensor)->Tensor:
@@ -104,7 +105,7 @@ def pair_losses(real, fake, tau, beta, detach_weight=False, detach_anchor=False)
     video = torch.arange(P, device=Q.device).repeat_interleave(U)   # [N] whose snippet
     return L[video[:,None] != video].view(P*U, (P-1)*U)        # drop pairs of one video: [N,N] -> [N,N-U]
 
-# %% ../nbs/04_losses.ipynb #9fd1dfa0
+# %% ../nbs/04_losses.ipynb #43a9d41b
 # Eq. 4 · code
 def local_contrast(
     real:Tensor, # `[P,U,D]` snippets of real videos
@@ -117,8 +118,7 @@ def local_contrast(
     negatives:str='batch', # all fakes of the `batch` in one denominator, or one `video` at a time
 )->Tensor: # scalar; 0 with zero gradient if there is no pair
     "Local contrast, Eq. 4: snippets of real videos attract, those of fake videos repel by their weight"
-    if anchors not in ANCHORS: raise ValueError(f"unknown reading anchors={anchors!r}: choose one of {', '.join(ANCHORS)} (A-22, A-23)")
-    if negatives not in NEGATIVES: raise ValueError(f"unknown reading negatives={negatives!r}: choose one of {', '.join(NEGATIVES)} (A-24)")
+    check_reading('anchors', anchors, ANCHORS, 'A-22, A-23'); check_reading('negatives', negatives, NEGATIVES, 'A-24')
     if not n_pairs(len(real), len(fake), real.shape[1]): return 0.*(full(real).sum() + full(fake).sum())
     groups = [fake] if negatives == 'batch' else fake.unsqueeze(1)   # one denominator, or F of them [F,1,U,D]
     with torch.autocast(real.device.type, enabled=False):

@@ -7,7 +7,7 @@ __all__ = ['CHOICES', 'PRESETS', 'ABLATIONS', 'LAYERS', 'IMAGENET', 'HCILConfig'
            'load_pretrained', 'OnSnippets', 'blocks_for', 'block_sizes', 'insert_raim', 'HCILOutput', 'projection_head',
            'HCIL', 'encode', 'fuse', 'forward', 'embed', 'loss', 'for_inference', 'Cost', 'cost']
 
-# %% ../nbs/05_model.ipynb #ec55b5a2
+# %% ../nbs/05_model.ipynb #6e188559
 import copy, dataclasses, warnings
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -18,11 +18,12 @@ import torchvision
 from torch import nn, Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from .snippets import check_reading
 from .raim import RAIM
 from .isf import ISF
 from .losses import hcil_loss, LossTerms
 
-# %% ../nbs/05_model.ipynb #924ff60d
+# %% ../nbs/05_model.ipynb #b4e259d8
 @dataclass(frozen=True)
 class HCILConfig:
     "Everything that defines a model and its loss; the defaults are the preset `paper`"
@@ -75,8 +76,7 @@ class HCILConfig:
     negatives:str='batch'        # 'video'
 
     def __post_init__(self):
-        for field, allowed in CHOICES.items():
-            if getattr(self, field) not in allowed: raise ValueError(f"unknown {field}={getattr(self, field)!r}: choose one of {', '.join(allowed)}")
+        for field, (allowed, register) in CHOICES.items(): check_reading(field, getattr(self, field), allowed, register)
         if self.T < 1: raise ValueError(f"T is {self.T}, but a snippet has at least one frame: give T >= 1")
 
     def but(self, **changes)->'HCILConfig':
@@ -85,7 +85,8 @@ class HCILConfig:
         if unknown: raise ValueError(f"HCILConfig has no field {', '.join(sorted(unknown))}: its fields are {', '.join(f.name for f in dataclasses.fields(self))}")
         return dataclasses.replace(self, **changes)
 
-CHOICES = dict(backbone=('resnet18','resnet34','resnet50'), place=('block','first','last'), snippet_pool=('mean','time'), video_pool=('mean','max'), classify=('video','snippet'))
+CHOICES = dict(backbone=(('resnet18','resnet34','resnet50'), ''), place=(('block','first','last'), 'A-13'), snippet_pool=(('mean','time'), 'A-17'),
+               video_pool=(('mean','max'), 'A-15'), classify=(('video','snippet'), 'A-16'))   # RAIM, ISF and the losses check their own
 
 # %% ../nbs/05_model.ipynb #3e3a0068
 PRESETS = {'paper': {}, 'separating': dict(detach_weight=True)}

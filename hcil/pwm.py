@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['PADDING', 'KERNELS', 'pad_clip', 'outer', 'pixelwise_motion', 'fold', 'pwm_by_position', 'PWM']
 
-# %% ../nbs/01_pwm.ipynb #2267b0c5
+# %% ../nbs/01_pwm.ipynb #967e1778
 import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
+from .snippets import check_reading
 
-# %% ../nbs/01_pwm.ipynb #a382c5d9
+# %% ../nbs/01_pwm.ipynb #e73614ab
 PADDING = ('zeros', 'replicate', 'drop')
 
 def pad_clip(X, padding):
     "One frame and one pixel on every side, as `padding` says. `[N,C,T,H,W]` -> `[N,C,T+2,H+2,W+2]`"
-    if padding not in PADDING: raise ValueError(f"unknown boundary padding={padding!r}: choose one of {', '.join(PADDING)} (A-08)")
+    check_reading('padding', padding, PADDING, 'A-08')
     return F.pad(X, (1,)*6, mode='replicate') if padding == 'replicate' else F.pad(X, (1,)*6)
 
 def outer(w):
@@ -55,7 +56,7 @@ def pwm_by_position(X, v, padding='zeros'):
     Σw = F.conv3d(F.pad(v[None], (1,)*6) if padding == 'drop' else weight[None], outer(ones), groups=X.shape[1])
     return box(v*X, ones) - X*Σw
 
-# %% ../nbs/01_pwm.ipynb #d7934222
+# %% ../nbs/01_pwm.ipynb #fed95346
 class PWM(nn.Module):
     "Pixel-wise motion with a learnt kernel, Eq. 2: `[N,C,T,H,W]` in and out"
     def __init__(self,
@@ -65,8 +66,7 @@ class PWM(nn.Module):
         size:tuple=None, # `(T,H,W)`, needed by the kernel `position` alone
     ):
         super().__init__()
-        if padding not in PADDING: raise ValueError(f"unknown boundary padding={padding!r}: choose one of {', '.join(PADDING)} (A-08)")
-        if kernel not in KERNELS: raise ValueError(f"unknown kernel={kernel!r}: choose one of {', '.join(KERNELS)} (A-07)")
+        check_reading('padding', padding, PADDING, 'A-08'); check_reading('kernel', kernel, KERNELS, 'A-07')
         if kernel == 'position' and size is None: raise ValueError("kernel='position' has a weight for each place: give size=(T,H,W)")
         self.channels, self.padding, self.kernel = channels, padding, kernel
         shape = dict(depthwise=(channels,1,3,3,3), scalar=(1,1,3,3,3), full=(channels,channels,3,3,3), position=(channels,*(size or ())))

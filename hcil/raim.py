@@ -8,12 +8,13 @@ __all__ = ['GENERATORS', 'INITS', 'NOISE', 'MASKS', 'SELECTS', 'frames_of', 'ada
            'channels_first', 'select_product', 'as_it_comes', 'SelectFilters', 'select_recompute', 'folded_scores',
            'RAIM']
 
-# %% ../nbs/02_raim.ipynb #0953fcfb
+# %% ../nbs/02_raim.ipynb #0e8b92e6
 from contextlib import nullcontext
 import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
-from .pwm import PWM, PADDING, fold
+from .snippets import check_reading
+from .pwm import PWM, fold
 
 # %% ../nbs/02_raim.ipynb #95878632
 def frames_of(
@@ -217,11 +218,7 @@ def folded_scores(sel, X1):
     y = pad_time(y, 3, sel.pwm.padding)                                   # [N,T+2,H,W,3,r]
     return y[:,:T,...,0,:] + y[:,1:T+1,...,1,:] + y[:,2:,...,2,:] + sel.conv.bias
 
-# %% ../nbs/02_raim.ipynb #d2eb4430
-def _refuse(name, value, allowed, register):
-    if value not in allowed: raise ValueError(f"unknown reading {name}={value!r}: choose one of {', '.join(map(str,allowed))} ({register})")
-
-# %% ../nbs/02_raim.ipynb #b756cbd8
+# %% ../nbs/02_raim.ipynb #b2834408
 class RAIM(nn.Module):
     "Region-aware inconsistency module (§3.2): `[N,C,T,H,W]` in and out"
     def __init__(self,
@@ -250,7 +247,7 @@ class RAIM(nn.Module):
         cells = grid if isinstance(grid, int) else grid[0]*grid[1]
         if cells != regions: raise ValueError(f"AdaP's grid {grid} has {cells} cells for regions={regions}: they must be equal, since each cell makes one region's filter (A-01)")
         for name, value, allowed, register in (('generator', generator, GENERATORS, 'A-04'), ('init', init, INITS, 'A-05'), ('mask', mask, MASKS, 'A-09'),
-            ('select', select, SELECTS, 'A-10'), ('noise', noise, NOISE, 'A-11, A-12')): _refuse(name, value, allowed, register)
+            ('select', select, SELECTS, 'A-10'), ('noise', noise, NOISE, 'A-11, A-12')): check_reading(name, value, allowed, register)
         self.frames, self.boundary, self.select, self.residual, self.fast = frames, boundary, select, residual, fast
         self.filters = TemporalKernelGenerator(frames, kernel, grid, hidden, generator, init)
         self.regions = RegionSelector(self.C1, regions, pwm, boundary, mask, noise, tau, size)

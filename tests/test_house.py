@@ -74,6 +74,8 @@ def raim_imports_train(p): p.edit('hcil/raim.py', 'from .pwm import one', 'from 
 def losses_import_numpy(p): (p/'hcil/losses.py').write_text('def f():\n    import numpy.linalg\n')
 def isf_imports_torchvision(p): (p/'hcil/isf.py').write_text('from torchvision.ops import roi_align')
 def model_imports_video(p): (p/'hcil/model.py').write_text('from hcil.video import read')
+def import_not_exported(p): p.edit('hcil/pwm.py', 'import math', '')
+def name_misspelt(p): (p/'hcil/isf.py').write_text('class ISF:\n    def forward(self, x): return [y for y in x if meen(y)]\n')
 
 BREAK = dict(  # check -> (what breaks it, the file that the complaint must name)
     json=[(broken_json, 'nbs/01_pwm.ipynb'), (not_a_notebook, 'nbs/01_pwm.ipynb')],
@@ -89,7 +91,8 @@ BREAK = dict(  # check -> (what breaks it, the file that the complaint must name
     kernelspec=[(no_kernel, 'nbs/03_isf.ipynb'), (no_language, 'nbs/03_isf.ipynb')],
     paths=[(path_in_code, 'nbs/03_isf.ipynb'), (path_in_output, 'nbs/02_raim.ipynb'), (path_in_readme, 'README.md'), (path_in_figure, 'figures/t.csv')],
     layers=[(pwm_imports_raim, 'hcil/pwm.py'), (raim_imports_train, 'hcil/raim.py'), (losses_import_numpy, 'hcil/losses.py'),
-            (isf_imports_torchvision, 'hcil/isf.py'), (model_imports_video, 'hcil/model.py')])
+            (isf_imports_torchvision, 'hcil/isf.py'), (model_imports_video, 'hcil/model.py')],
+    names=[(import_not_exported, 'hcil/pwm.py'), (name_misspelt, 'hcil/isf.py')])
 
 def test_every_check_is_broken_once(): assert BREAK.keys() == house.CHECKS.keys()
 

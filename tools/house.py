@@ -6,7 +6,7 @@ Each check takes the root of the project and returns its complaints, an empty li
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
-import ast, json, os, re, shutil, subprocess, sys, tempfile
+import ast, builtins, json, os, re, shutil, subprocess, symtable, sys, tempfile
 
 import nbformat
 from nbdev.process import NBProcessor
@@ -264,9 +264,31 @@ def check_layers(root):
     return [f'hcil/{m}.py: imports `{o}`; a method module may import only torch, fastcore, the standard library'
             f' and the method modules before it ({", ".join(METHOD[:METHOD.index(m)]) or "none"})' for m, o in found]
 
+def scopes(
+    table, # of symbols
+): # yields it and every scope inside it
+    "A module, its functions and its classes, as Python's compiler sees them"
+    yield table
+    for child in table.get_children(): yield from scopes(child)
+
+def undefined(
+    path:Path, # a module
+)->list: # names
+    "What the module reads as a global name and neither defines nor imports: an import that stayed in a test cell, say"
+    try: top = symtable.symtable(path.read_text(encoding='utf-8'), path.name, 'exec')
+    except SyntaxError: return []  # `check_modules` speaks of it
+    known = {o.get_name() for o in top.get_symbols() if o.is_assigned() or o.is_imported()} | set(dir(builtins)) | {'__file__'}
+    return sorted({o.get_name() for t in scopes(top) for o in t.get_symbols()
+                   if o.is_referenced() and (t is top or o.is_global()) and o.get_name() not in known})
+
+def check_names(root):
+    "Every module of hcil/ defines or imports the names that it uses"
+    found = [(p, o) for p in sorted(root.glob('hcil/**/*.py')) for o in undefined(p)]
+    return [f'{name(root, p)}: uses `{o}`, which it does not define; export the cell that imports or defines it' for p, o in found]
+
 CHECKS = {f.__name__.removeprefix('check_'): f for f in [
     check_json, check_clean, check_modules, check_readme, check_default_exp, check_parameters,
-    check_links, check_imports, check_kernelspec, check_paths, check_layers]}
+    check_links, check_imports, check_kernelspec, check_paths, check_layers, check_names]}
 
 def main():
     "Run every check and print the complaints"
