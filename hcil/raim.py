@@ -205,7 +205,7 @@ def select_recompute(X1, G, W, boundary='zeros'):
     G, W = G.flatten(1,3).to(X.dtype), W.permute(0,3,1,2).to(X.dtype)     # [N,T·P,r], [N,k,r,C]
     return channels_first(SelectFilters.apply(X, G.contiguous(), W.contiguous()), *X1.shape[3:])
 
-# %% ../nbs/02_raim.ipynb #1884ab68
+# %% ../nbs/02_raim.ipynb #71151ca7
 def folded_scores(sel, X1):
     "`RegionSelector.scores` as one 2-D convolution with 3r outputs and two shifted additions: `[N,C,T,H,W]` -> `[N,T,H,W,r]`"
     (N,C,T,H,W), w, replicate = X1.shape, fold(sel.pwm.conv_weight), sel.pwm.padding == 'replicate'
@@ -215,10 +215,10 @@ def folded_scores(sel, X1):
     x = frames_of(X1)                                                     # [N·T,C,H,W]
     y = F.conv2d(F.pad(x, (1,)*4, mode='replicate'), K) if replicate else F.conv2d(x, K, padding=1)   # [N·T,3r,H,W]
     y = y.permute(0,2,3,1).reshape(N,T,H,W,3,-1)                          # -> [N·T,H,W,3r] -> [N,T,H,W,3,r]
-    y = pad_time(y, 3, sel.pwm.padding)                                   # [N,T+2,H,W,3,r]
-    return y[:,:T,...,0,:] + y[:,1:T+1,...,1,:] + y[:,2:,...,2,:] + sel.conv.bias
+    before, same, after = y.unbind(4)                                     # [N,T,H,W,r] each
+    return pad_time(before, 3, sel.pwm.padding)[:,:T] + same + pad_time(after, 3, sel.pwm.padding)[:,2:] + sel.conv.bias
 
-# %% ../nbs/02_raim.ipynb #b2834408
+# %% ../nbs/02_raim.ipynb #cdbcb25f
 class RAIM(nn.Module):
     "Region-aware inconsistency module (§3.2): `[N,C,T,H,W]` in and out"
     def __init__(self,
@@ -266,6 +266,6 @@ class RAIM(nn.Module):
 
     def forward(self, I:Tensor)->Tensor: # `[N,C,T,H,W]`
         if I.shape[2] != self.frames: raise ValueError(f"a snippet of T = {I.shape[2]} frames, but this RAIM's filters were built for T = {self.frames}: build the model with T = {I.shape[2]}")
-        X1, X2 = I[:,:self.C1], I[:,self.C1:]                             # [N,αC,T,H,W], [N,(1-α)C,T,H,W]
+        X1, X2 = I.split([self.C1, I.shape[1]-self.C1], 1)                # [N,αC,T,H,W], [N,(1-α)C,T,H,W]
         Y = self.select_and_filter(X1, self.region_map(X1), self.filters(X1))
         return torch.cat([Y + X1 if self.residual else Y, X2], 1)
