@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CHOICES', 'PRESETS', 'ABLATIONS', 'LAYERS', 'IMAGENET', 'HCILConfig', 'preset', 'ScaledResNet', 'load_file',
            'load_pretrained', 'OnSnippets', 'blocks_for', 'block_sizes', 'insert_raim', 'HCILOutput', 'projection_head',
-           'HCIL', 'encode', 'fuse', 'forward', 'embed', 'loss', 'for_inference', 'Cost', 'cost']
+           'HCIL', 'encode', 'fuse', 'forward', 'embed', 'loss', 'for_inference', 'Cost', 'saved_bytes', 'cost']
 
 # %% ../nbs/05_model.ipynb #6e188559
 import copy, dataclasses, warnings
@@ -290,23 +290,31 @@ def for_inference(self:HCIL)->HCIL:
 
 for _f in (encode, fuse, forward, embed, loss, for_inference): setattr(HCIL, _f.__name__, _f)
 
-# %% ../nbs/05_model.ipynb #5e6ff853
+# %% ../nbs/05_model.ipynb #17f98086
 class Cost(NamedTuple):
     "What one model costs for one batch"
     params:int # weights, heads included
     flops:int # of one forward pass: convolutions and matrix products, two for a multiply-add
     saved_bytes:int # kept for the backward pass, weights not included
 
+def saved_bytes(
+    forward, # a function without arguments that returns something with a gradient
+    weights=(), # tensors that don't count
+)->int:
+    "Bytes that autograd keeps for the backward pass, each storage once"
+    own, kept = {w.untyped_storage()._cdata for w in weights}, {}
+    def keep(t):
+        s = t.untyped_storage()
+        if s._cdata not in own: kept[s._cdata] = s                            # holding it keeps its address from being used again
+        return t
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t): out = forward()
+    return sum(s.nbytes() for s in kept.values())
+
 def cost(
     model:nn.Module, # takes `[B,U,T,3,H,W]`, or frames `[N,3,H,W]` for a plain ResNet
     shape:tuple=(1,4,4,3,224,224), # of the input
 )->Cost:
     "Parameters, FLOPs of a forward pass, and activation memory of a training step, on the meta device: nothing is computed"
-    model = copy.deepcopy(model).to('meta').train()
-    kept = {}
-    weights = {p.untyped_storage()._cdata for p in model.parameters()}
-    def keep(t):
-        if t.untyped_storage()._cdata not in weights: kept[t.untyped_storage()._cdata] = t   # holds the storage, so that its address stays its own
-        return t
-    with FlopCounterMode(display=False) as flops, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t): out = model(torch.empty(shape, device='meta'))
-    return Cost(sum(p.numel() for p in model.parameters()), flops.get_total_flops(), sum(t.untyped_storage().nbytes() for t in kept.values()))
+    model, x = copy.deepcopy(model).to('meta').train(), torch.empty(shape, device='meta')
+    with FlopCounterMode(display=False) as flops: saved = saved_bytes(lambda: model(x), model.parameters())
+    return Cost(sum(p.numel() for p in model.parameters()), flops.get_total_flops(), saved)
