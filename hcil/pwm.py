@@ -45,18 +45,18 @@ def fold(
     centre = torch.zeros_like(w); centre[:,:,1,1,1] = 1
     return w - centre*outer(w).sum((2,3,4), keepdim=True)
 
-# %% ../nbs/01_pwm.ipynb #11d7f2b0
+# %% ../nbs/01_pwm.ipynb #3d2abce1
 KERNELS = ('depthwise', 'scalar', 'full', 'position')
 
 def pwm_by_position(X, v, padding='zeros'):
     "Eq. 2 with a weight at each *place* (A-07 `position`). X `[N,C,T,H,W]`, v `[C,T,H,W]`"
-    ones = X.new_ones(X.shape[1],1,3,3,3)                                  # the sum over 27 neighbours, as a convolution
-    box = lambda a, k: F.conv3d(pad_clip(a, 'zeros' if padding == 'drop' else padding), k, groups=X.shape[1])
-    weight = v if padding == 'drop' else F.pad(v[None], (1,)*6, mode='replicate')[0]  # outside is as heavy as the edge
-    Σw = F.conv3d(F.pad(v[None], (1,)*6) if padding == 'drop' else weight[None], outer(ones), groups=X.shape[1])
-    return box(v*X, ones) - X*Σw
+    C, ones = X.shape[1], X.new_ones(X.shape[1],1,3,3,3)                   # ones: the sum over 27 neighbours
+    edge = 'zeros' if padding == 'drop' else 'replicate'                   # outside, a place weighs nothing, or as the edge
+    Σw = F.conv3d(pad_clip(v[None], edge), outer(ones), groups=C)          # [1,C,T,H,W]
+    Σwx = F.conv3d(pad_clip(v*X, 'replicate' if padding == 'replicate' else 'zeros'), ones, groups=C)
+    return Σwx - X*Σw
 
-# %% ../nbs/01_pwm.ipynb #fed95346
+# %% ../nbs/01_pwm.ipynb #96680ea8
 class PWM(nn.Module):
     "Pixel-wise motion with a learnt kernel, Eq. 2: `[N,C,T,H,W]` in and out"
     def __init__(self,
@@ -67,11 +67,13 @@ class PWM(nn.Module):
     ):
         super().__init__()
         check_reading('padding', padding, PADDING, 'A-08'); check_reading('kernel', kernel, KERNELS, 'A-07')
-        if kernel == 'position' and size is None: raise ValueError("kernel='position' has a weight for each place: give size=(T,H,W)")
+        if kernel == 'position' and size is None:
+            raise ValueError("kernel='position' has a weight for each place: give size=(T,H,W)")
         self.channels, self.padding, self.kernel = channels, padding, kernel
-        shape = dict(depthwise=(channels,1,3,3,3), scalar=(1,1,3,3,3), full=(channels,channels,3,3,3), position=(channels,*(size or ())))
+        shape = dict(depthwise=(channels,1,3,3,3), scalar=(1,1,3,3,3),
+                     full=(channels,channels,3,3,3), position=(channels,*(size or ())))
         self.weight = nn.Parameter(torch.empty(shape[kernel]))
-        bound = 1/(27*(channels if kernel == 'full' else 1))**.5           # PyTorch's own bound for such a convolution
+        bound = 1/(27*(channels if kernel == 'full' else 1))**.5           # PyTorch's own for such a convolution
         nn.init.uniform_(self.weight, -bound, bound)
 
     @property

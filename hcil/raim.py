@@ -33,7 +33,7 @@ def adap(
     cells = F.adaptive_avg_pool2d(frames_of(X), grid)       # [N·T,C,rows,cols]
     return cells.view(N,T,C,-1).transpose(1,2)              # -> [N,T,C,r] -> [N,C,T,r]
 
-# %% ../nbs/02_raim.ipynb #ffe79486
+# %% ../nbs/02_raim.ipynb #24f4d64b
 GENERATORS = ('fc', 'bn_softmax')
 INITS = ('identity', 'default')
 
@@ -58,7 +58,8 @@ class TemporalKernelGenerator(nn.Module):
         "FC₂ answers [0,..,1,..,0] whatever it is asked, until training moves it"
         k = self.fc2.out_features
         nn.init.zeros_(self.fc2.weight); nn.init.zeros_(self.fc2.bias)
-        with torch.no_grad(): self.fc2.bias[(k-1)//2] = 1 if self.norm is None else 8   # softmax([0,8,0]) = [.0003,.9993,.0003]
+        with torch.no_grad():                               # a softmax of [0,8,0] is [.0003,.9993,.0003]
+            self.fc2.bias[(k-1)//2] = 1 if self.norm is None else 8
 
     def forward(self, X1):
         h = self.fc1(adap(X1, self.grid).transpose(2,3))    # [N,C,T,r] -> [N,C,r,T] -> [N,C,r,hidden]
@@ -133,7 +134,7 @@ def pad_time(
     edge = (lambda x: x) if boundary == 'replicate' else torch.zeros_like
     return torch.cat([edge(X[:,:1])]*left + [X] + [edge(X[:,-1:])]*right, 1)
 
-# %% ../nbs/02_raim.ipynb #0b8d20ad
+# %% ../nbs/02_raim.ipynb #5bfdef1f
 def temporal_conv(X, w, boundary='zeros'):
     "Depth-wise convolution through time, own taps for each snippet and channel. X `[N,C,T,H,W]`, w `[N,C,k]`"
     (N,C,T), k = X.shape[:3], w.shape[-1]
@@ -141,7 +142,8 @@ def temporal_conv(X, w, boundary='zeros'):
     return sum(w[:,:,d].view(N,C,1,1,1)*P[:,:,d:d+T] for d in range(k))   # [N,C] -> [N,C,1,1,1]
 
 def select_literal(X1, G, W, boundary='zeros', select='output'):
-    "A loop over regions: filter, then keep (`output`), or mask, then filter (`input`). X1 `[N,C,T,H,W]`, G `[N,T,H,W,r]`, W `[N,r,C,k]`"
+    """A loop over regions: filter, then keep (`output`), or mask, then filter (`input`).
+    X1 `[N,C,T,H,W]`, G `[N,T,H,W,r]`, W `[N,r,C,k]` -> `[N,C,T,H,W]`"""
     out = 0
     for i in range(W.shape[1]):
         g = G[...,i].unsqueeze(1).to(X1.dtype)                            # [N,1,T,H,W]
@@ -169,13 +171,15 @@ def select_product(X1, G, W, boundary='zeros', select='output'):
     Y = sum(f*P[:,d:d+T] for d, (f, P) in enumerate(terms))               # [N,T,P,C]
     return channels_first(Y, H, V)
 
-# %% ../nbs/02_raim.ipynb #f6011898
+# %% ../nbs/02_raim.ipynb #70f09ae3
 def as_it_comes(X):
     "Products in the precision of their inputs, inside autocast too (the meta device has no autocast)"
-    return torch.autocast(X.device.type, enabled=False) if torch.amp.is_autocast_available(X.device.type) else nullcontext()
+    kind = X.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 class SelectFilters(torch.autograd.Function):
-    "`select_product` for padded frames, remembering only its inputs. X `[N,T+k-1,P,C]`, G `[N,T·P,r]`, W `[N,k,r,C]` -> `[N,T,P,C]`"
+    """`select_product` for padded frames, remembering only its inputs.
+    X `[N,T+k-1,P,C]`, G `[N,T·P,r]`, W `[N,k,r,C]` -> `[N,T,P,C]`"""
     @staticmethod
     def forward(ctx, X, G, W):
         ctx.save_for_backward(X, G, W)
@@ -205,20 +209,23 @@ def select_recompute(X1, G, W, boundary='zeros'):
     G, W = G.flatten(1,3).to(X.dtype), W.permute(0,3,1,2).to(X.dtype)     # [N,T·P,r], [N,k,r,C]
     return channels_first(SelectFilters.apply(X, G.contiguous(), W.contiguous()), *X1.shape[3:])
 
-# %% ../nbs/02_raim.ipynb #71151ca7
+# %% ../nbs/02_raim.ipynb #926fedd7
 def folded_scores(sel, X1):
-    "`RegionSelector.scores` as one 2-D convolution with 3r outputs and two shifted additions: `[N,C,T,H,W]` -> `[N,T,H,W,r]`"
-    (N,C,T,H,W), w, replicate = X1.shape, fold(sel.pwm.conv_weight), sel.pwm.padding == 'replicate'
+    """`RegionSelector.scores` as one 2-D convolution with 3r outputs and two shifted additions.
+    `[N,C,T,H,W]` -> `[N,T,H,W,r]`"""
+    (N,C,T,H,W), w, boundary = X1.shape, fold(sel.pwm.conv_weight), sel.pwm.padding
     A = sel.conv.weight[:,:,0,0,0]                                        # [r,C]
-    K = A[:,:,None,None,None]*w[:,0] if w.shape[1] == 1 else torch.einsum('ro,ocdij->rcdij', A, w)  # [r,C,3,3,3]
+    depthwise = w.shape[1] == 1
+    K = A[:,:,None,None,None]*w[:,0] if depthwise else torch.einsum('ro,ocdij->rcdij', A, w)   # [r,C,3,3,3]
     K = K.permute(2,0,1,3,4).flatten(0,1)                                 # [r,C,3,3,3] -> [3,r,C,3,3] -> [3r,C,3,3]
     x = frames_of(X1)                                                     # [N·T,C,H,W]
-    y = F.conv2d(F.pad(x, (1,)*4, mode='replicate'), K) if replicate else F.conv2d(x, K, padding=1)   # [N·T,3r,H,W]
+    if boundary == 'replicate': y = F.conv2d(F.pad(x, (1,)*4, mode='replicate'), K)
+    else:                       y = F.conv2d(x, K, padding=1)             # [N·T,3r,H,W]
     y = y.permute(0,2,3,1).reshape(N,T,H,W,3,-1)                          # -> [N·T,H,W,3r] -> [N,T,H,W,3,r]
     before, same, after = y.unbind(4)                                     # [N,T,H,W,r] each
-    return pad_time(before, 3, sel.pwm.padding)[:,:T] + same + pad_time(after, 3, sel.pwm.padding)[:,2:] + sel.conv.bias
+    return pad_time(before, 3, boundary)[:,:T] + same + pad_time(after, 3, boundary)[:,2:] + sel.conv.bias
 
-# %% ../nbs/02_raim.ipynb #cdbcb25f
+# %% ../nbs/02_raim.ipynb #146e12e5
 class RAIM(nn.Module):
     "Region-aware inconsistency module (§3.2): `[N,C,T,H,W]` in and out"
     def __init__(self,
@@ -243,11 +250,18 @@ class RAIM(nn.Module):
     ):
         super().__init__()
         self.C1 = round(alpha*channels)
-        if abs(self.C1-alpha*channels) > 1e-6 or self.C1 < 1: raise ValueError(f"alpha·C = {alpha}·{channels} = {alpha*channels:g} is not a whole number of channels: choose another alpha or width")
+        if abs(self.C1-alpha*channels) > 1e-6 or self.C1 < 1:
+            raise ValueError(f"alpha·C = {alpha}·{channels} = {alpha*channels:g} is not a whole number of channels: "
+                             "choose another alpha or width")
         cells = grid if isinstance(grid, int) else grid[0]*grid[1]
-        if cells != regions: raise ValueError(f"AdaP's grid {grid} has {cells} cells for regions={regions}: they must be equal, since each cell makes one region's filter (A-01)")
-        for name, value, allowed, register in (('generator', generator, GENERATORS, 'A-04'), ('init', init, INITS, 'A-05'), ('mask', mask, MASKS, 'A-09'),
-            ('select', select, SELECTS, 'A-10'), ('noise', noise, NOISE, 'A-11, A-12')): check_reading(name, value, allowed, register)
+        if cells != regions:
+            raise ValueError(f"AdaP's grid {grid} has {cells} cells for regions={regions}: "
+                             "they must be equal, since each cell makes one region's filter (A-01)")
+        check_reading('generator', generator, GENERATORS, 'A-04')
+        check_reading('init', init, INITS, 'A-05')
+        check_reading('mask', mask, MASKS, 'A-09')
+        check_reading('select', select, SELECTS, 'A-10')
+        check_reading('noise', noise, NOISE, 'A-11, A-12')
         self.frames, self.boundary, self.select, self.residual, self.fast = frames, boundary, select, residual, fast
         self.filters = TemporalKernelGenerator(frames, kernel, grid, hidden, generator, init)
         self.regions = RegionSelector(self.C1, regions, pwm, boundary, mask, noise, tau, size)
@@ -265,7 +279,9 @@ class RAIM(nn.Module):
         return select_recompute(X1, G, W, self.boundary)
 
     def forward(self, I:Tensor)->Tensor: # `[N,C,T,H,W]`
-        if I.shape[2] != self.frames: raise ValueError(f"a snippet of T = {I.shape[2]} frames, but this RAIM's filters were built for T = {self.frames}: build the model with T = {I.shape[2]}")
+        if I.shape[2] != self.frames:
+            raise ValueError(f"a snippet of T = {I.shape[2]} frames, but this RAIM's filters were built for "
+                             f"T = {self.frames}: build the model with T = {I.shape[2]}")
         X1, X2 = I.split([self.C1, I.shape[1]-self.C1], 1)                # [N,αC,T,H,W], [N,(1-α)C,T,H,W]
         Y = self.select_and_filter(X1, self.region_map(X1), self.filters(X1))
         return torch.cat([Y + X1 if self.residual else Y, X2], 1)

@@ -31,7 +31,7 @@ def windows(
     hi = torch.maximum(hi, lo+T).clamp(max=n)
     return torch.stack([torch.minimum(lo, hi-T), hi], 1)  # [U,2]
 
-# %% ../nbs/00_snippets.ipynb #87aa877d
+# %% ../nbs/00_snippets.ipynb #591861d8
 def check_reading(
     name:str, # of the option
     value, # what was asked for
@@ -39,12 +39,14 @@ def check_reading(
     register:str='', # number of the open question
 ):
     "Refuse a reading that does not exist, with a ValueError that names those that do"
-    if value not in allowed: raise ValueError(f"unknown {name}={value!r}: choose one of {', '.join(map(str,allowed))}" + (f" ({register})" if register else ""))
+    if value in allowed: return
+    raise ValueError(f"unknown {name}={value!r}: choose one of {', '.join(allowed)}" + (f" ({register})" if register else ""))
 
-# %% ../nbs/00_snippets.ipynb #5c688638
+# %% ../nbs/00_snippets.ipynb #15ba90cb
 def _refuse_bad_sizes(n, U, T):
     for name, value in (('n_frames', n), ('U', U), ('T', T)):
-        if value < 1: raise ValueError(f"{name} is {value}, but a video, its snippets and their frames are counted from 1: give {name} >= 1")
+        if value < 1: raise ValueError(f"{name} is {value}, but a video, its snippets and their frames "
+                                       f"are counted from 1: give {name} >= 1")
 
 def _starts(lo, hi, T, train, generator):
     "First frame of each snippet inside its window: random in training, centred at test"
@@ -52,7 +54,7 @@ def _starts(lo, hi, T, train, generator):
     if not train: return lo + room//2
     return lo + (torch.rand(len(lo), generator=generator)*(room+1)).long().clamp(max=room)
 
-# %% ../nbs/00_snippets.ipynb #f84ab670
+# %% ../nbs/00_snippets.ipynb #ab2164ae
 SHORT = ('overlap', 'repeat', 'loop', 'refuse')
 
 def snippet_indices(
@@ -66,7 +68,8 @@ def snippet_indices(
     "Frame numbers of `U` snippets of `T` consecutive frames, one from each of `U` equal segments (§4.2)"
     _refuse_bad_sizes(n_frames, U, T)
     check_reading('short', short, SHORT, 'A-44')
-    if short == 'refuse' and n_frames < U*T: raise ValueError(f"the video has {n_frames} frames, fewer than U·T = {U*T}: choose another reading of `short` or leave it out")
+    if short == 'refuse' and n_frames < U*T:
+        raise ValueError(f"the video has {n_frames} frames, fewer than U·T = {U*T}: choose another reading of `short` or leave it out")
     n = max(n_frames, T if short == 'overlap' else U*T)          # length after playing on
     lo, hi = windows(n, U, T).T                                  # [U], [U]
     idx = _starts(lo, hi, T, train, generator)[:, None] + torch.arange(T)  # [U,1] + [T] -> [U,T]

@@ -41,6 +41,12 @@ def readable(
     "The notebooks that can be read; `check_json` names the others"
     return [(name(root, p), NBProcessor(p, rm_directives=False).nb) for p in notebooks(root) if not defect(p)]
 
+def pages(
+    root:Path, # the project
+)->list: # paths
+    "Every Markdown page that people wrote"
+    return sorted(p for pattern in ('*.md', 'data_cards/*.md', 'nbs/**/*.md') for p in root.glob(pattern))
+
 def code_cells(nb): return [c for c in nb.cells if c.cell_type == 'code']
 def tags(cell): return cell.metadata.get('tags', [])
 
@@ -182,8 +188,8 @@ def broken(
 def check_links(root):
     "Links and pictures in notebooks and pages lead to files and headings that exist"
     root = root.resolve()
-    pages = [p for p in notebooks(root) if not defect(p)] + sorted(root.glob('*.md')) + sorted(root.glob('data_cards/*.md'))
-    found = [(p, l, broken(root, p, l)) for p in pages for l in links(prose(p))]
+    texts = [p for p in notebooks(root) if not defect(p)] + pages(root)
+    found = [(p, l, broken(root, p, l)) for p in texts for l in links(prose(p))]
     return [f'{name(root, p)}: the link `{l}` {why}; correct it' for p, l, why in found if why]
 
 def parsed(
@@ -231,9 +237,9 @@ def all_text(
 
 def check_paths(root):
     "No notebook, page or artefact carries a path of one machine"
-    pages = [*notebooks(root), *root.glob('*.md'), *root.glob('data_cards/*.md')]
-    pages += [p for p in root.glob('figures/**/*') if p.suffix in ('.md', '.csv', '.svg')]
-    found = [(p, MACHINE.search(all_text(p))) for p in pages]
+    texts = [*notebooks(root), *pages(root)]
+    texts += [p for p in root.glob('figures/**/*') if p.suffix in ('.md', '.csv', '.svg')]
+    found = [(p, MACHINE.search(all_text(p))) for p in texts]
     return [f'{name(root, p)}: holds the path `{m[0]}` of one machine; write it relative to the project' for p, m in found if m]
 
 METHOD = ['snippets', 'pwm', 'raim', 'isf', 'losses', 'model']  # each may import those before it
