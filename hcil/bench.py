@@ -17,17 +17,20 @@ from tqdm import tqdm
 from .model import HCIL, HCILConfig, saved_bytes
 from .reproduce import Refused, save_table, stamp
 
-# %% ../nbs/34_bench.ipynb #dc431589
+# %% ../nbs/34_bench.ipynb #0aaf8bfc
 def timed(
     work, # a function without arguments
     device:str='cpu',
 )->float: # seconds
     "How long `work` takes; on a GPU by CUDA events, since a call returns before the work is done"
     if torch.device(device).type != 'cuda':
-        start = time.perf_counter(); work()
+        start = time.perf_counter()
+        work()
         return time.perf_counter() - start
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    torch.cuda.synchronize(); begin.record(); work(); end.record(); torch.cuda.synchronize()
+    torch.cuda.synchronize()
+    begin.record(); work(); end.record()
+    torch.cuda.synchronize()
     return begin.elapsed_time(end)/1e3                                     # milliseconds -> seconds
 
 def take_turns(
@@ -44,33 +47,39 @@ def take_turns(
         rows.append({name: timed(lambda: work(x), device) for name, work in contestants.items()})
     return pd.DataFrame(rows[1:])
 
-# %% ../nbs/34_bench.ipynb #17773e7c
+# %% ../nbs/34_bench.ipynb #e3e332e1
 def summary(
     seconds:pd.DataFrame, # from `take_turns`
     to:str=None, # whom to compare with, by default the first
 )->pd.DataFrame: # model, seconds (median), ratio (median of the rounds' ratios), ratio_min, ratio_max
     "Medians over the rounds, and ratios taken round by round"
     ratio = seconds.div(seconds[to or seconds.columns[0]], axis=0)
-    return pd.DataFrame(dict(model=seconds.columns, seconds=seconds.median().values, ratio=ratio.median().values,
+    return pd.DataFrame(dict(model=seconds.columns, seconds=seconds.median().values,
+                             ratio=ratio.median().values,
                              ratio_min=ratio.min().values, ratio_max=ratio.max().values))
 
-# %% ../nbs/34_bench.ipynb #3f81d75f
+# %% ../nbs/34_bench.ipynb #b687cc11
 def peak_bytes(
     step, # a function without arguments: a whole training step, or an inference
 )->int:
     "Peak of the memory that `step` takes on the GPU, beyond what was taken before"
-    torch.cuda.synchronize(); torch.cuda.reset_peak_memory_stats(); before = torch.cuda.memory_allocated()
-    step(); torch.cuda.synchronize()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated() - before
 
-# %% ../nbs/34_bench.ipynb #9c4feca4
+# %% ../nbs/34_bench.ipynb #eba2aa7e
 class PlainResNet(torch.nn.Module):
     "torchvision's ResNet on every frame: `[B,U,T,3,H,W]` -> `[B·U·T,2]`"
     def __init__(self, backbone, channels_last=True):
         super().__init__()
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.net = getattr(torchvision.models, backbone)(num_classes=2).to(memory_format=self.format)
-    def forward(self, clips): return self.net(clips.flatten(0,2).contiguous(memory_format=self.format))   # [B,U,T,3,H,W] -> [B·U·T,3,H,W]
+    def forward(self, clips):
+        x = clips.flatten(0,2)                                             # [B,U,T,3,H,W] -> [B·U·T,3,H,W]
+        return self.net(x.contiguous(memory_format=self.format))
 
 def contestants(
     backbone:str='resnet50',
@@ -79,8 +88,10 @@ def contestants(
 )->dict: # name -> model
     "The plain ResNet, and HCIL as its baseline row, in the literal and in the fast form"
     own = dict(backbone=backbone, T=T, pretrained=None)
-    return {f'{backbone} (torchvision)': PlainResNet(backbone, channels_last), 'HCIL, baseline row': HCIL(HCILConfig.row('Baseline', **own)),
-            'HCIL, literal form': HCIL(HCILConfig(fast=False, **own)), 'HCIL, fast form': HCIL(HCILConfig(**own))}
+    return {f'{backbone} (torchvision)': PlainResNet(backbone, channels_last),
+            'HCIL, baseline row': HCIL(HCILConfig.row('Baseline', **own)),
+            'HCIL, literal form': HCIL(HCILConfig(fast=False, **own)),
+            'HCIL, fast form': HCIL(HCILConfig(**own))}
 
 def scalar(out):
     "A number that depends on every output, to go backward from"
@@ -92,7 +103,7 @@ def train_step(model, clips):
     model.zero_grad(set_to_none=True)
     scalar(model(clips)).backward()
 
-# %% ../nbs/34_bench.ipynb #2d3ebe36
+# %% ../nbs/34_bench.ipynb #41871a3b
 PASSES = ('inference', 'training')
 DTYPES = dict(fp32=None, bf16=torch.bfloat16)
 
@@ -109,20 +120,23 @@ def bench_pass(
     training, kind = which == 'training', torch.device(device).type
     cast = lambda: torch.autocast(kind, DTYPES[dtype]) if DTYPES[dtype] else nullcontext()
     def work(model, x):
-        with cast(), nullcontext() if training else torch.no_grad(): train_step(model, x) if training else model(x)
+        with cast(), nullcontext() if training else torch.no_grad():
+            train_step(model, x) if training else model(x)
     def memory(model, x):
         if kind == 'cuda': return peak_bytes(lambda: work(model, x))
-        with cast(): return saved_bytes(lambda: model(x), [*model.parameters()]) if training else float('nan')
+        if not training: return float('nan')
+        with cast(): return saved_bytes(lambda: model(x), [*model.parameters()])
     for m in models.values(): m.train(training)
     new_input = lambda: torch.rand(shape, device=device)
-    seconds = take_turns({n: (lambda x, m=m: work(m, x)) for n, m in models.items()}, new_input, repeats, device, which if progress else None)
+    works = {n: (lambda x, m=m: work(m, x)) for n, m in models.items()}
+    seconds = take_turns(works, new_input, repeats, device, which if progress else None)
     table = summary(seconds)
     table['frames_per_s'] = shape[0]*shape[1]*shape[2]/table.seconds
     table['memory_MiB'] = [memory(m, new_input())/2**20 for m in models.values()]
     table.insert(0, 'pass', which)
     return table
 
-# %% ../nbs/34_bench.ipynb #c1c306d7
+# %% ../nbs/34_bench.ipynb #09c77b6a
 def bench(
     size:int=112, # height and width of the frames, pixels
     videos:int=1, # B
@@ -139,19 +153,24 @@ def bench(
     "Inference and training of all contestants"
     models = {n: m.to(device) for n, m in contestants(backbone, T, channels_last).items()}
     run = {n: torch.compile(m) for n, m in models.items()} if compile else models
-    return pd.concat([bench_pass(run, p, (videos,U,T,3,size,size), repeats, dtype, device, progress) for p in PASSES], ignore_index=True)
+    shape = videos,U,T,3,size,size
+    tables = [bench_pass(run, which, shape, repeats, dtype, device, progress) for which in PASSES]
+    return pd.concat(tables, ignore_index=True)
 
-# %% ../nbs/34_bench.ipynb #894deb84
+# %% ../nbs/34_bench.ipynb #aec54f5b
 def check_options(size, videos, U, T, repeats, backbone, dtype, device):
     "Refuse, in a sentence, what can't be measured"
     for name, value in dict(videos=videos, U=U, T=T, repeats=repeats).items():
         if value < 1: raise Refused(f'--{name} is {value}: give at least 1')
     if size < 32: raise Refused(f'--size is {size}: the ResNet divides the frame by 32, so give at least 32')
-    for name, value, allowed in (('backbone', backbone, ('resnet18','resnet34','resnet50')), ('dtype', dtype, tuple(DTYPES)), ('device', device, ('auto','cpu','cuda'))):
+    for name, value, allowed in (('backbone', backbone, ('resnet18','resnet34','resnet50')),
+                                 ('dtype', dtype, tuple(DTYPES)),
+                                 ('device', device, ('auto','cpu','cuda'))):
         if value not in allowed: raise Refused(f"unknown --{name} {value}: choose one of {', '.join(allowed)}")
-    if device == 'cuda' and not torch.cuda.is_available(): raise Refused('--device cuda, but PyTorch sees no GPU here: use --device cpu')
+    if device == 'cuda' and not torch.cuda.is_available():
+        raise Refused('--device cuda, but PyTorch sees no GPU here: use --device cpu')
 
-# %% ../nbs/34_bench.ipynb #fd8c9811
+# %% ../nbs/34_bench.ipynb #d49ea2ad
 @call_parse
 def hcil_bench(
     size:int=112, # height and width of the frames, pixels
@@ -170,10 +189,13 @@ def hcil_bench(
     try: check_options(size, videos, U, T, repeats, backbone, dtype, device)
     except Refused as e: sys.exit(f'hcil_bench: {e}')
     if device == 'auto': device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    options, started = dict(size=size, videos=videos, U=U, T=T, backbone=backbone, repeats=repeats, dtype=dtype, compile=compile, channels_last=channels_last), time.perf_counter()
+    options = dict(size=size, videos=videos, U=U, T=T, backbone=backbone, repeats=repeats, dtype=dtype,
+                   compile=compile, channels_last=channels_last)
+    started = time.perf_counter()
     torch.manual_seed(0)
     table = bench(**options, device=device, progress=True)
     st = stamp('none', f'random frames, {videos} × {U} × {T} at {size} px, {dtype}', 0, options, device, started)
-    print(f"{videos} video{'s'*(videos>1)} of {U} × {T} frames, {size} px, {dtype}, {st['device']}, {repeats} rounds; ratio to the first model of the same round")
+    print(f"{videos} video{'s'*(videos>1)} of {U} × {T} frames, {size} px, {dtype}, {st['device']}, "
+          f"{repeats} rounds; ratio to the first model of the same round")
     print(table.to_string(index=False, float_format='{:.3g}'.format, na_rep=''))
     for f in save_table(table, out, st) if out else []: print(f'wrote {f}')

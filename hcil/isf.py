@@ -58,7 +58,7 @@ class SnippetAttention(nn.Module):
 # %% ../nbs/03_isf.ipynb #71de6436
 NORMS = ('channel', 'all')
 
-# %% ../nbs/03_isf.ipynb #814ea437
+# %% ../nbs/03_isf.ipynb #e6f12b6a
 # Eq. 7 · code
 class ISF(nn.Module):
     "Inter-snippet fusion, Eq. 6 and 7: `[B,U,C,T,H,W]` in and out, any U with the same weights"
@@ -71,8 +71,12 @@ class ISF(nn.Module):
         qkv:str='shared', # one projection as printed, or `separate`
     ):
         super().__init__()
-        for name, value, allowed in (('tokens', tokens, TOKENS), ('norm', norm, NORMS), ('scale', scale, SCALES), ('qkv', qkv, QKV)): check_reading(name, value, allowed, 'A-14')
-        if channels % squeeze: raise ValueError(f"squeeze={squeeze} does not divide the {channels} channels: choose another squeeze or width")
+        for name, value, allowed in (('tokens', tokens, TOKENS), ('norm', norm, NORMS),
+                                     ('scale', scale, SCALES), ('qkv', qkv, QKV)):
+            check_reading(name, value, allowed, 'A-14')
+        if channels % squeeze:
+            raise ValueError(f"squeeze={squeeze} does not divide the {channels} channels: "
+                             "choose another squeeze or width")
         self.tokens, inner = tokens, channels//squeeze
         self.attention = SnippetAttention(channels, squeeze, scale, qkv)
         self.norm = nn.LayerNorm(inner) if norm == 'channel' else None
@@ -88,5 +92,6 @@ class ISF(nn.Module):
     def forward(self,
         X:Tensor, # `[B,U,C,T,H,W]`
     )->Tensor: # `[B,U,C,T,H,W]`
-        if X.ndim != 6 or X.shape[1] < 1: raise ValueError(f"ISF takes [B,U,C,T,H,W] with U >= 1 snippets, but got {list(X.shape)}")
+        if X.ndim != 6 or X.shape[1] < 1:
+            raise ValueError(f"ISF takes [B,U,C,T,H,W] with U >= 1 snippets, but got {list(X.shape)}")
         return self.gate(X).to(X.dtype)*X

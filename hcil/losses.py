@@ -55,13 +55,14 @@ def nce(
     m = s_n.amax(-1).detach()                                  # [...]
     return ratio_loss((unit(q)*unit(p)).sum(-1)/tau, m, (s_n-m[...,None]).exp().sum(-1))
 
-# %% ../nbs/04_losses.ipynb #ae32a48b
+# %% ../nbs/04_losses.ipynb #01912c2d
 def weight(
     phi:Tensor, # φ(p,n), cosines
     beta:float=2., # exponent β; 0 gives 1 everywhere
 )->Tensor: # in [0,1]
     "ω = ((1-φ)/2)^β: how much a snippet of a fake video repels (in Eq. 3)"
-    x = ((1-phi)/2).clamp(min=1e-12 if 0 < beta < 1 else 0)    # rounding can put φ above 1; a root has no slope at 0
+    # rounding can put φ above 1; a root has no slope at 0
+    x = ((1-phi)/2).clamp(min=1e-12 if 0 < beta < 1 else 0)
     return x**beta
 
 # %% ../nbs/04_losses.ipynb #ba05b622
@@ -105,7 +106,7 @@ def pair_losses(real, fake, tau, beta, detach_weight=False, detach_anchor=False)
     video = torch.arange(P, device=Q.device).repeat_interleave(U)   # [N] whose snippet
     return L[video[:,None] != video].view(P*U, (P-1)*U)        # drop pairs of one video: [N,N] -> [N,N-U]
 
-# %% ../nbs/04_losses.ipynb #43a9d41b
+# %% ../nbs/04_losses.ipynb #0593557d
 # Eq. 4 · code
 def local_contrast(
     real:Tensor, # `[P,U,D]` snippets of real videos
@@ -113,20 +114,22 @@ def local_contrast(
     tau:float=5., # temperature τ
     beta:float=2., # exponent β of the weight; 0 is plain NCE
     detach_weight:bool=False, # treat the weight as a number?
-    anchors:str='mean', # over positives: `mean` (the text), `sum` (Eq. 4 as printed), `inside` the log
+    anchors:str='mean', # over positives: `mean` (the text), `sum` (as printed), `inside` the log
     detach_anchor:bool=False, # stop the gradient at the positives?
     negatives:str='batch', # all fakes of the `batch` in one denominator, or one `video` at a time
 )->Tensor: # scalar; 0 with zero gradient if there is no pair
     "Local contrast, Eq. 4: snippets of real videos attract, those of fake videos repel by their weight"
-    check_reading('anchors', anchors, ANCHORS, 'A-22, A-23'); check_reading('negatives', negatives, NEGATIVES, 'A-24')
+    check_reading('anchors', anchors, ANCHORS, 'A-22, A-23')
+    check_reading('negatives', negatives, NEGATIVES, 'A-24')
     if not n_pairs(len(real), len(fake), real.shape[1]): return 0.*(full(real).sum() + full(fake).sum())
     groups = [fake] if negatives == 'batch' else fake.unsqueeze(1)   # one denominator, or F of them [F,1,U,D]
     with torch.autocast(real.device.type, enabled=False):
-        L = torch.stack([pair_losses(real, g, tau, beta, detach_weight, detach_anchor) for g in groups])  # [G,N,N-U]
+        L = [pair_losses(real, g, tau, beta, detach_weight, detach_anchor) for g in groups]
+        L = torch.stack(L)                                     # [G,N,N-U]
     if anchors == 'inside': return (math.log(L.shape[-1]) - (-L).logsumexp(-1)).mean()
     return (L.sum(-1) if anchors == 'sum' else L).mean()
 
-# %% ../nbs/04_losses.ipynb #6289e074
+# %% ../nbs/04_losses.ipynb #98177b14
 # Eq. 5 · code
 def eq5_rhs(
     q:Tensor, p:Tensor, # `[D]` query and positive
@@ -137,23 +140,25 @@ def eq5_rhs(
     "The two terms on the right of Eq. 5, each derivative by autograd"
     e, ω = (cosine(q, n)/tau).exp(), weight(cosine(p, n), beta) # [K] each
     R, L, Lw = (ω*e).sum()/e.sum(), nce(q, p, n, tau), weighted_nce(q, p, n, tau, beta)
-    dR, dL = (torch.autograd.grad(x, wrt, retain_graph=True, allow_unused=True, materialize_grads=True) for x in (R, L))
+    grad = lambda x: torch.autograd.grad(x, wrt, retain_graph=True, allow_unused=True, materialize_grads=True)
+    dR, dL = grad(R), grad(L)
     R, L, Lw = R.detach(), L.detach(), Lw.detach()
     return [(L.exp()-1)*(-Lw).exp()*g for g in dR], [R*(L-Lw).exp()*g for g in dL]
 
-# %% ../nbs/04_losses.ipynb #142232a6
+# %% ../nbs/04_losses.ipynb #be80a1a4
 @torch.no_grad()
 def contrast_stats(
     real:Tensor, # `[P,U,D]`
     fake:Tensor, # `[F,U,D]`
     beta:float=2., # exponent of the weight
 )->dict: # cos_rr, cos_rf, weight: numbers (nan without a pair); snippet_weight: `[F,U]`
-    "What to watch: similarity of reals of different videos, of reals and fakes, and the weight of each fake snippet, averaged over real snippets"
-    Q, n, U = unit(real).flatten(0,1), unit(fake).flatten(0,1), real.shape[1]                  # [N,D], [K,D]
-    video = torch.arange(len(real), device=real.device).repeat_interleave(U)                   # [N]
-    φ = Q@n.T                                                                                  # [N,K]
-    ω = weight(φ, beta).mean(0).view(fake.shape[:2])                                           # [K] -> [F,U]
-    return dict(cos_rr=(Q@Q.T)[video[:,None] != video].mean().item(), cos_rf=φ.mean().item(), weight=ω.mean().item(), snippet_weight=ω)
+    "What to watch: cosines real to real (of other videos) and real to fake, mean weight of each fake snippet"
+    Q, n, U = unit(real).flatten(0,1), unit(fake).flatten(0,1), real.shape[1]        # [N,D], [K,D]
+    video = torch.arange(len(real), device=real.device).repeat_interleave(U)         # [N]
+    φ = Q@n.T                                                                        # [N,K]
+    ω = weight(φ, beta).mean(0).view(fake.shape[:2])           # mean over real snippets: [K] -> [F,U]
+    cos_rr = (Q@Q.T)[video[:,None] != video].mean()
+    return dict(cos_rr=cos_rr.item(), cos_rf=φ.mean().item(), weight=ω.mean().item(), snippet_weight=ω)
 
 # %% ../nbs/04_losses.ipynb #9101b74a
 # Eq. 9 · code
@@ -166,7 +171,7 @@ def global_contrast(
     "Global contrast, Eq. 9: InfoNCE between videos"
     return local_contrast(real.unsqueeze(1), fake.unsqueeze(1), tau, beta=0., anchors=anchors)   # [P,D] -> [P,1,D]
 
-# %% ../nbs/04_losses.ipynb #1eb84a9b
+# %% ../nbs/04_losses.ipynb #71c379a0
 class LossTerms(NamedTuple):
     "Eq. 10 and its terms; `local_pairs` and `global_pairs` count what was compared"
     total:Tensor
@@ -193,6 +198,7 @@ def hcil_loss(
     r, f, zero = labels == 0, labels == 1, logits.sum()*0.
     ce = F.cross_entropy(logits, labels)
     local = zero if snippet is None else local_contrast(snippet[r], snippet[f], tau, beta, **readings)
-    globl = zero if video is None else global_contrast(video[r], video[f], tau_global or tau, readings.get('anchors','mean'))
+    globl = zero if video is None else global_contrast(
+        video[r], video[f], tau_global or tau, readings.get('anchors','mean'))
     pairs = lambda x: 0 if x is None else n_pairs(int(r.sum()), int(f.sum()), x.shape[1] if x.ndim == 3 else 1)
     return LossTerms(ce + lambda1*local + lambda2*globl, ce, local, globl, pairs(snippet), pairs(video))

@@ -23,13 +23,13 @@ from .raim import RAIM
 from .isf import ISF
 from .losses import hcil_loss, LossTerms
 
-# %% ../nbs/05_model.ipynb #b4e259d8
+# %% ../nbs/05_model.ipynb #27363632
 @dataclass(frozen=True)
 class HCILConfig:
     "Everything that defines a model and its loss; the defaults are the preset `paper`"
     backbone:str='resnet50'      # resnet18, resnet34 or resnet50
     width:float=1.               # factor on every number of channels
-    pretrained:str='imagenet'    # 'imagenet', a file (.safetensors or .pth) with torchvision's names, or None: random
+    pretrained:str='imagenet'    # 'imagenet', a file (.safetensors, .pth) with torchvision's names; None: random
     T:int=4                      # frames a snippet
     raim:bool=True               # region-aware module in every block?
     isf:bool=True                # inter-snippet fusion? else the mean of the snippets (A-28)
@@ -76,23 +76,30 @@ class HCILConfig:
     negatives:str='batch'        # 'video' (A-24)
 
     def __post_init__(self):
-        for field, (allowed, register) in CHOICES.items(): check_reading(field, getattr(self, field), allowed, register)
+        for field, (allowed, register) in CHOICES.items():
+            check_reading(field, getattr(self, field), allowed, register)
         if self.T < 1: raise ValueError(f"T is {self.T}, but a snippet has at least one frame: give T >= 1")
 
     def but(self, **changes)->'HCILConfig':
         "The same with some fields changed"
-        unknown = set(changes) - {f.name for f in dataclasses.fields(self)}
-        if unknown: raise ValueError(f"HCILConfig has no field {', '.join(sorted(unknown))}: its fields are {', '.join(f.name for f in dataclasses.fields(self))}")
+        names = [f.name for f in dataclasses.fields(self)]
+        unknown = sorted(set(changes) - set(names))
+        if unknown:
+            raise ValueError(f"HCILConfig has no field {', '.join(unknown)}: its fields are {', '.join(names)}")
         return dataclasses.replace(self, **changes)
 
-CHOICES = dict(backbone=(('resnet18','resnet34','resnet50'), ''), place=(('block','first','last'), 'A-13'), snippet_pool=(('mean','time'), 'A-17'),
-               video_pool=(('mean','max'), 'A-15'), classify=(('video','snippet'), 'A-16'))   # RAIM, ISF and the losses check their own
+CHOICES = dict(                                    # RAIM, ISF and the losses check their own
+    backbone=(('resnet18','resnet34','resnet50'), ''),
+    place=(('block','first','last'), 'A-13'),
+    snippet_pool=(('mean','time'), 'A-17'),
+    video_pool=(('mean','max'), 'A-15'),
+    classify=(('video','snippet'), 'A-16'))
 
-# %% ../nbs/05_model.ipynb #3e3a0068
+# %% ../nbs/05_model.ipynb #9f49c1b7
 PRESETS = {'paper': {}, 'separating': dict(detach_weight=True)}
 
 _no_contrast = dict(lambda1=0., lambda2=0.)
-ABLATIONS = {                                                                # the rows of Tables 4 and 5 ...
+ABLATIONS = {                                      # the rows of Tables 4 and 5 ...
     'Baseline':    dict(raim=False, isf=False, **_no_contrast),
     '+L_l+L_g':    dict(raim=False, isf=False),
     '+RAI':        dict(isf=False, **_no_contrast),
@@ -101,13 +108,14 @@ ABLATIONS = {                                                                # t
     '+RAI+L_l':    dict(isf=False, lambda2=0.),
     '+ISF+L_g':    dict(raim=False, lambda1=0.),
     'All':         {},
-    'T6 baseline': dict(lambda1=0.),                                         # ... and of Table 6: "without L_s" is RAI+ISF+L_g (A-29)
+    'T6 baseline': dict(lambda1=0.),             # ... and of Table 6: "without L_s" is RAI+ISF+L_g (A-29)
     'L_NCE':       dict(beta=0.),
     'L_NCE^w':     {},
 }
 
 def _named(kind, table, name):
-    found = {k.lower().replace(' ',''): v for k, v in table.items()}.get(name.lower().replace(' ',''))
+    key = lambda text: text.lower().replace(' ','')
+    found = {key(k): v for k, v in table.items()}.get(key(name))
     if found is None: raise ValueError(f"unknown {kind} {name!r}: choose one of {', '.join(table)}")
     return found
 
@@ -117,25 +125,30 @@ def preset(
     **changes, # fields of `HCILConfig` to change on top
 )->HCILConfig:
     "A preset, cut down to a row of an ablation table, with changes"
-    return HCILConfig().but(**_named('preset', PRESETS, name)).but(**_named('row', ABLATIONS, row)).but(**changes)
+    cfg = HCILConfig().but(**_named('preset', PRESETS, name))
+    return cfg.but(**_named('row', ABLATIONS, row)).but(**changes)
 
 HCILConfig.preset = staticmethod(preset)
 HCILConfig.row = staticmethod(lambda name, **changes: preset('paper', name, **changes))
 
-# %% ../nbs/05_model.ipynb #f763cf99
-LAYERS = {'resnet18': (BasicBlock, (2,2,2,2)), 'resnet34': (BasicBlock, (3,4,6,3)), 'resnet50': (Bottleneck, (3,4,6,3))}
+# %% ../nbs/05_model.ipynb #f5933bcb
+LAYERS = {'resnet18': (BasicBlock, (2,2,2,2)),
+          'resnet34': (BasicBlock, (3,4,6,3)),
+          'resnet50': (Bottleneck, (3,4,6,3))}
 
 class ScaledResNet(ResNet):
     "torchvision's ResNet with every number of channels times `width`, without its last layer"
     def __init__(self, backbone, width=1.):
         self.scale = lambda planes: max(1, round(planes*width))
         super().__init__(*LAYERS[backbone])
-        self.out_channels, self.fc = self.fc.in_features if width == 1 else self.inplanes, nn.Identity()
+        self.out_channels = self.inplanes                   # what the last stage gives: C'
+        self.fc = nn.Identity()
 
     def _make_layer(self, block, planes, *args, **kwargs):
-        if planes == 64:                                                     # the first stage: narrow the stem before it
+        if planes == 64:                                    # the first stage: narrow the stem before it
             self.inplanes = self.scale(64)
-            self.conv1, self.bn1 = nn.Conv2d(3, self.inplanes, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(self.inplanes)
+            self.conv1 = nn.Conv2d(3, self.inplanes, 7, stride=2, padding=3, bias=False)
+            self.bn1 = nn.BatchNorm2d(self.inplanes)
         return super()._make_layer(block, self.scale(planes), *args, **kwargs)
 
     def features(self, x): # `[N,3,H,W]` -> `[N,C',H',W']`
@@ -146,13 +159,15 @@ class ScaledResNet(ResNet):
     @property
     def stages(self): return [self.layer1, self.layer2, self.layer3, self.layer4]
 
-# %% ../nbs/05_model.ipynb #fe34cac5
+# %% ../nbs/05_model.ipynb #7370a584
 IMAGENET = dict(resnet18='ResNet18_Weights', resnet34='ResNet34_Weights', resnet50='ResNet50_Weights')
 
 def load_file(path): # a state dict
     "Tensors from a .safetensors or .pth file; never runs code from it"
     path = Path(path)
-    if not path.exists(): raise FileNotFoundError(f"pretrained={str(path)!r} is not a file: give 'imagenet', None, or a file of weights")
+    if not path.exists():
+        raise FileNotFoundError(f"pretrained={str(path)!r} is not a file: "
+                                "give 'imagenet', None, or a file of weights")
     if path.suffix == '.safetensors':
         from safetensors.torch import load_file as load
         return load(path)
@@ -161,35 +176,48 @@ def load_file(path): # a state dict
 def load_pretrained(net, cfg)->str: # where the weights come from, for the stamp
     "Fill the backbone before anything is inserted into it"
     if cfg.pretrained is None: return 'random initialisation'
-    if cfg.pretrained != 'imagenet': state, source = load_file(cfg.pretrained), f'file {Path(cfg.pretrained).name}'
+    if cfg.pretrained != 'imagenet':
+        state, source = load_file(cfg.pretrained), f'file {Path(cfg.pretrained).name}'
     else:
-        if cfg.width != 1: raise ValueError(f"there are no ImageNet weights for width={cfg.width}: give width=1, pretrained=None or a file")
+        if cfg.width != 1:
+            raise ValueError(f"there are no ImageNet weights for width={cfg.width}: "
+                             "give width=1, pretrained=None or a file")
         weights = getattr(torchvision.models, IMAGENET[cfg.backbone]).IMAGENET1K_V1
-        try: state, source = weights.get_state_dict(progress=False, check_hash=True, weights_only=True), f'torchvision {weights}'
+        source = f'torchvision {weights}'
+        try: state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
         except Exception as e:
-            warnings.warn(f"ImageNet weights for {cfg.backbone} can't be loaded here ({type(e).__name__}): the backbone starts from random weights. On a machine without network, give pretrained='path/to/weights.pth'")
+            warnings.warn(f"ImageNet weights for {cfg.backbone} can't be loaded here ({type(e).__name__}): "
+                          "the backbone starts from random weights. "
+                          "On a machine without network, give pretrained='path/to/weights.pth'")
             return 'random initialisation (ImageNet weights could not be loaded)'
     wrong = net.load_state_dict({k: v for k, v in state.items() if not k.startswith('fc.')}, strict=False)
-    if wrong.missing_keys or wrong.unexpected_keys: raise ValueError(f"{source} does not fit {cfg.backbone} of width {cfg.width}: {len(wrong.missing_keys)} tensors are missing and {len(wrong.unexpected_keys)} are unknown")
+    missing, unknown = len(wrong.missing_keys), len(wrong.unexpected_keys)
+    if missing or unknown:
+        raise ValueError(f"{source} does not fit {cfg.backbone} of width {cfg.width}: "
+                         f"{missing} tensors are missing and {unknown} are unknown")
     return source
 
-# %% ../nbs/05_model.ipynb #9877ad41
+# %% ../nbs/05_model.ipynb #228743d8
 class OnSnippets(nn.Module):
     "Run a module on snippets inside a network that sees frames: `[N·T,C,H,W]` in and out"
     def __init__(self, module, T):
-        super().__init__(); self.module, self.T = module, T
+        super().__init__()
+        self.module, self.T = module, T
     def forward(self, x):
-        X = x.unflatten(0, (-1, self.T)).transpose(1,2)                      # [N·T,C,H,W] -> [N,T,C,H,W] -> [N,C,T,H,W]
-        return self.module(X).transpose(1,2).flatten(0,1)                    # -> [N,T,C,H,W] -> [N·T,C,H,W]
+        X = x.unflatten(0, (-1, self.T)).transpose(1,2)           # [N·T,C,H,W] -> [N,T,C,H,W] -> [N,C,T,H,W]
+        return self.module(X).transpose(1,2).flatten(0,1)         # -> [N,T,C,H,W] -> [N·T,C,H,W]
 
 def blocks_for(net, place): # list of residual blocks
     "The blocks that get a RAIM (A-13)"
-    return {'block': [b for s in net.stages for b in s], 'first': [s[0] for s in net.stages], 'last': [s[-1] for s in net.stages]}[place]
+    return {'block': [b for s in net.stages for b in s],
+            'first': [s[0] for s in net.stages],
+            'last':  [s[-1] for s in net.stages]}[place]
 
 def block_sizes(net, blocks, size): # list of (H,W)
     "Height and width of the maps that enter each block's second convolution"
     seen = {}
-    hooks = [b.conv2.register_forward_pre_hook(lambda m, x, b=b: seen.update({b: tuple(x[0].shape[2:])})) for b in blocks]
+    def note(block): return lambda conv, x: seen.update({block: tuple(x[0].shape[2:])})
+    hooks = [b.conv2.register_forward_pre_hook(note(b)) for b in blocks]
     with torch.no_grad(): net.eval().features(torch.zeros(1,3,size,size))   # eval: batch norm keeps its statistics
     for h in hooks: h.remove()
     net.train()
@@ -198,14 +226,19 @@ def block_sizes(net, blocks, size): # list of (H,W)
 def insert_raim(net, cfg):
     "Put a RAIM before the second convolution of the blocks that `cfg.place` names"
     blocks = blocks_for(net, cfg.place)
-    if cfg.pwm == 'position' and cfg.size is None: raise ValueError("pwm='position' has a weight for each place: give size, the input's height and width in pixels")
-    sizes = [(cfg.T, *hw) for hw in block_sizes(net, blocks, cfg.size)] if cfg.pwm == 'position' else [None]*len(blocks)
+    sizes = [None]*len(blocks)
+    if cfg.pwm == 'position':
+        if cfg.size is None:
+            raise ValueError("pwm='position' has a weight for each place: "
+                             "give size, the input's height and width in pixels")
+        sizes = [(cfg.T, *hw) for hw in block_sizes(net, blocks, cfg.size)]
     for block, size in zip(blocks, sizes):
-        raim = RAIM(block.conv2.in_channels, cfg.T, cfg.regions, cfg.alpha, cfg.kernel, cfg.grid, cfg.hidden, cfg.generator, cfg.init, cfg.residual,
-                    cfg.pwm, cfg.boundary, cfg.mask, cfg.select, cfg.noise, cfg.gumbel_tau, size, cfg.fast)
+        raim = RAIM(block.conv2.in_channels, cfg.T, cfg.regions, cfg.alpha, cfg.kernel, cfg.grid, cfg.hidden,
+                    cfg.generator, cfg.init, cfg.residual, cfg.pwm, cfg.boundary, cfg.mask, cfg.select,
+                    cfg.noise, cfg.gumbel_tau, size, cfg.fast)
         block.conv2 = nn.Sequential(OrderedDict(raim=OnSnippets(raim, cfg.T), conv=block.conv2))
 
-# %% ../nbs/05_model.ipynb #09440d94
+# %% ../nbs/05_model.ipynb #41beb144
 class HCILOutput(NamedTuple):
     "What `HCIL` returns; embeddings are None where there is no head"
     logits:Tensor          # `[B,2]`, class 1 is fake
@@ -215,43 +248,50 @@ class HCILOutput(NamedTuple):
 
 def projection_head(C, hidden, dim, bn):
     "g_l and g_g: \"two MLP layers\" to the space of the contrast (A-18)"
-    return nn.Sequential(nn.Linear(C, hidden), *([nn.BatchNorm1d(hidden)] if bn else []), nn.ReLU(), nn.Linear(hidden, dim))
+    norm = [nn.BatchNorm1d(hidden)] if bn else []
+    return nn.Sequential(nn.Linear(C, hidden), *norm, nn.ReLU(), nn.Linear(hidden, dim))
 
-# %% ../nbs/05_model.ipynb #21ce618d
+# %% ../nbs/05_model.ipynb #2f87fbd2
 class HCIL(nn.Module):
     "Hierarchical contrastive inconsistency learning: clips `[B,U,T,3,H,W]` -> `HCILOutput`"
     def __init__(self, cfg:HCILConfig=HCILConfig()):
         super().__init__()
         self.cfg = cfg
         self.encoder = ScaledResNet(cfg.backbone, cfg.width)
-        self.weights = load_pretrained(self.encoder, cfg)                    # where the backbone's weights come from
+        self.weights = load_pretrained(self.encoder, cfg)         # where the backbone's weights come from
         if cfg.raim: insert_raim(self.encoder, cfg)
         C = self.encoder.out_channels
         self.isf = ISF(C, cfg.squeeze, cfg.tokens, cfg.norm, cfg.scale, cfg.qkv) if cfg.isf else None
         self.classifier = nn.Linear(C, 2)
-        hidden, keeps_time = cfg.head_hidden or C, cfg.T if cfg.snippet_pool == 'time' else 1
+        hidden = cfg.head_hidden or C
+        keeps_time = cfg.T if cfg.snippet_pool == 'time' else 1
         self.g_l = projection_head(C*keeps_time, hidden, cfg.dim, cfg.head_bn) if cfg.lambda1 else None
         self.g_g = projection_head(C, hidden, cfg.dim, cfg.head_bn) if cfg.lambda2 else None
-        for name, numbers in (('mean', (.485,.456,.406)), ('std', (.229,.224,.225))): self.register_buffer(name, torch.tensor(numbers).view(1,3,1,1), persistent=False)
-        for m in self.modules():                                             # 2-D kernels, not RAIM's 5-D one
+        for name, rgb in dict(mean=(.485,.456,.406), std=(.229,.224,.225)).items():
+            self.register_buffer(name, torch.tensor(rgb).view(1,3,1,1), persistent=False)
+        for m in self.modules():                                  # 2-D kernels, not RAIM's 5-D one
             if isinstance(m, nn.Conv2d): m.to(memory_format=torch.channels_last)
 
-# %% ../nbs/05_model.ipynb #c3a479a8
+# %% ../nbs/05_model.ipynb #e9d28118
 def _check_clips(clips, T):
-    if clips.ndim != 6 or clips.shape[3] != 3: raise ValueError(f"clips are [B,U,T,3,H,W], but got {list(clips.shape)}")
+    if clips.ndim != 6 or clips.shape[3] != 3:
+        raise ValueError(f"clips are [B,U,T,3,H,W], but got {list(clips.shape)}")
     B, U, T_ = clips.shape[:3]
     if B < 1 or U < 1: raise ValueError(f"B = {B} videos of U = {U} snippets: give at least one of each")
-    if T_ != T: raise ValueError(f"snippets of T = {T_} frames, but this model was built for T = {T}: sample {T} frames, or build it with T={T_}")
+    if T_ != T:
+        raise ValueError(f"snippets of T = {T_} frames, but this model was built for T = {T}: "
+                         f"sample {T} frames, or build it with T={T_}")
 
 def encode(self:HCIL,
     clips:Tensor, # `[B,U,T,3,H,W]`, uint8 or floats from 0 to 1
 )->Tensor: # `[B,U,C',T,H',W']`
     "f(V): every snippet through the encoder"
     _check_clips(clips, self.cfg.T)
-    x = clips.flatten(0,2)                                                   # [B,U,T,3,H,W] -> [B·U·T,3,H,W]
+    x = clips.flatten(0,2)                                        # [B,U,T,3,H,W] -> [B·U·T,3,H,W]
     x = ((x/255 if x.dtype == torch.uint8 else x) - self.mean)/self.std
-    f = self.encoder.features(x.contiguous(memory_format=torch.channels_last))   # [B·U·T,C',H',W']
-    return f.unflatten(0, clips.shape[:3]).movedim(3,2)                      # -> [B,U,T,C',H',W'] -> [B,U,C',T,H',W']
+    x = x.contiguous(memory_format=torch.channels_last)
+    f = self.encoder.features(x)                                  # [B·U·T,C',H',W']
+    return f.unflatten(0, clips.shape[:3]).movedim(3,2)           # -> [B,U,T,C',H',W'] -> [B,U,C',T,H',W']
 
 def fuse(self:HCIL,
     f:Tensor, # `[B,U,C',T,H',W']`
@@ -262,14 +302,16 @@ def fuse(self:HCIL,
     return self.isf(f).mean((3,4,5))
 
 def forward(self:HCIL, clips:Tensor, heads:bool=None)->HCILOutput:
-    f = self.encode(clips)                                                   # [B,U,C',T,H',W']
-    s = f.mean((4,5)) if self.cfg.snippet_pool == 'time' else f.mean((3,4,5))    # [B,U,C',T] or [B,U,C']
-    fused = self.fuse(f)                                                     # [B,U,C']
+    f = self.encode(clips)                                        # [B,U,C',T,H',W']
+    pooled = f.mean((3,4,5))                                      # [B,U,C']
+    s = f.mean((4,5)) if self.cfg.snippet_pool == 'time' else pooled         # [B,U,C',T] or [B,U,C']
+    fused = self.fuse(f)                                          # [B,U,C']
     h = fused.amax(1) if self.cfg.video_pool == 'max' else fused.mean(1)     # [B,C']
-    snippet_logits = self.classifier(fused if self.cfg.classify == 'video' else f.mean((3,4,5)))   # [B,U,2]
+    snippet_logits = self.classifier(fused if self.cfg.classify == 'video' else pooled)    # [B,U,2]
     logits = self.classifier(h) if self.cfg.classify == 'video' else snippet_logits.mean(1)
     heads = self.training if heads is None else heads
-    return HCILOutput(logits, self.embed(self.g_l, s.flatten(2), heads), self.embed(self.g_g, h, heads), snippet_logits)
+    local, video = self.embed(self.g_l, s.flatten(2), heads), self.embed(self.g_g, h, heads)
+    return HCILOutput(logits, local, video, snippet_logits)
 
 def embed(self:HCIL, head, x, wanted): # `[...,dim]` or None
     "A projection head on the last axis of x, if there is one and it is wanted"
@@ -279,8 +321,10 @@ def embed(self:HCIL, head, x, wanted): # `[...,dim]` or None
 def loss(self:HCIL, out:HCILOutput, labels:Tensor)->LossTerms:
     "Eq. 10 with the configuration's numbers and readings"
     c = self.cfg
-    return hcil_loss(out.logits, labels, out.snippet, out.video, c.lambda1, c.lambda2, c.tau, c.tau_global, c.beta,
-                     detach_weight=c.detach_weight, anchors=c.anchors, detach_anchor=c.detach_anchor, negatives=c.negatives)
+    return hcil_loss(out.logits, labels, out.snippet, out.video,
+                     c.lambda1, c.lambda2, c.tau, c.tau_global, c.beta,
+                     detach_weight=c.detach_weight, anchors=c.anchors,
+                     detach_anchor=c.detach_anchor, negatives=c.negatives)
 
 def for_inference(self:HCIL)->HCIL:
     "A copy in evaluation mode without the projection heads (§3.4: they are discarded)"
@@ -290,7 +334,7 @@ def for_inference(self:HCIL)->HCIL:
 
 for _f in (encode, fuse, forward, embed, loss, for_inference): setattr(HCIL, _f.__name__, _f)
 
-# %% ../nbs/05_model.ipynb #17f98086
+# %% ../nbs/05_model.ipynb #02aa4da6
 class Cost(NamedTuple):
     "What one model costs for one batch"
     params:int # weights, heads included
@@ -305,7 +349,7 @@ def saved_bytes(
     own, kept = {w.untyped_storage()._cdata for w in weights}, {}
     def keep(t):
         s = t.untyped_storage()
-        if s._cdata not in own: kept[s._cdata] = s                            # holding it keeps its address from being used again
+        if s._cdata not in own: kept[s._cdata] = s      # holding it keeps its address from being used again
         return t
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t): out = forward()
     return sum(s.nbytes() for s in kept.values())
@@ -314,7 +358,8 @@ def cost(
     model:nn.Module, # takes `[B,U,T,3,H,W]`, or frames `[N,3,H,W]` for a plain ResNet
     shape:tuple=(1,4,4,3,224,224), # of the input
 )->Cost:
-    "Parameters, FLOPs of a forward pass, and activation memory of a training step, on the meta device: nothing is computed"
+    "Parameters, FLOPs forward, and activation memory of a training step, on the meta device: nothing is computed"
     model, x = copy.deepcopy(model).to('meta').train(), torch.empty(shape, device='meta')
-    with FlopCounterMode(display=False) as flops: saved = saved_bytes(lambda: model(x), model.parameters())
+    with FlopCounterMode(display=False) as flops:
+        saved = saved_bytes(lambda: model(x), model.parameters())
     return Cost(sum(p.numel() for p in model.parameters()), flops.get_total_flops(), saved)
