@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PASSES', 'DTYPES', 'timed', 'take_turns', 'summary', 'peak_bytes', 'PlainResNet', 'contestants', 'scalar',
-           'train_step', 'bench_pass', 'bench', 'check_options', 'hcil_bench']
+           'train_step', 'bench_pass', 'bench', 'check_options', 'tell_data_bench', 'hcil_bench']
 
 # %% ../nbs/34_bench.ipynb #38475ab1
 import sys, time
@@ -170,9 +170,20 @@ def check_options(size, videos, U, T, repeats, backbone, dtype, device):
     if device == 'cuda' and not torch.cuda.is_available():
         raise Refused('--device cuda, but PyTorch sees no GPU here: use --device cpu')
 
+def tell_data_bench(size, repeats, backbone, out):
+    "`--what data`, see 35_bench_data"
+    from hcil.bench_data import data_bench                                 # here, since it needs the data side
+    started, options = time.perf_counter(), dict(what='data', size=size, repeats=repeats, backbone=backbone)
+    torch.manual_seed(0)
+    table = data_bench(size, repeats, backbone, progress=True)
+    st = stamp('none', f'a drawn video of 1280 × 720, crops of {size} px', 0, options, 'cpu', started)
+    print(table.to_string(index=False, float_format='{:.3g}'.format))
+    for f in save_table(table, out, st) if out else []: print(f'wrote {f}')
+
 # %% ../nbs/34_bench.ipynb #d49ea2ad
 @call_parse
 def hcil_bench(
+    what:str='model', # model: the networks; data: reading clips and making twins
     size:int=112, # height and width of the frames, pixels
     videos:int=1, # videos in a batch
     U:int=4, # snippets a video
@@ -185,9 +196,12 @@ def hcil_bench(
     channels_last:bool=True, # leave the plain ResNet in the contiguous format (HCIL is always channels-last)
     out:str=None, # write OUT.csv and OUT.md, stamped
 ):
-    "Time and memory of HCIL, in its literal and its fast form, beside a plain ResNet"
-    try: check_options(size, videos, U, T, repeats, backbone, dtype, device)
+    "Time and memory of HCIL, in its literal and its fast form, beside a plain ResNet; or the speed of the data side"
+    try:
+        check_options(size, videos, U, T, repeats, backbone, dtype, device)
+        if what not in ('model', 'data'): raise Refused(f'unknown --what {what}: choose one of model, data')
     except Refused as e: sys.exit(f'hcil_bench: {e}')
+    if what == 'data': return tell_data_bench(size, repeats, backbone, out)
     if device == 'auto': device = 'cuda' if torch.cuda.is_available() else 'cpu'
     options = dict(size=size, videos=videos, U=U, T=T, backbone=backbone, repeats=repeats, dtype=dtype,
                    compile=compile, channels_last=channels_last)

@@ -111,7 +111,7 @@ def read_history(path:Path)->dict:
     "What the header of a file of weights tells"
     with safe_open(path, 'pt') as f: return {k: json.loads(v) for k, v in (f.metadata() or {}).items()}
 
-# %% ../nbs/16_pretrain.ipynb #2fbc752b
+# %% ../nbs/16_pretrain.ipynb #fc0b74ff
 def check_pretrain(people, steps, width, size, backbone):
     "Refuse, in a sentence, what can't be made"
     for name, value, least in (('people', people, 10), ('steps', steps, 10), ('size', size, 32)):
@@ -123,10 +123,10 @@ def check_pretrain(people, steps, width, size, backbone):
 def hcil_pretrain(
     backbone:str='resnet18', # resnet18, resnet34 or resnet50
     width:float=.5, # factor on the channels
-    size:int=80, # pixels of a picture
+    size:int=64, # pixels of a picture
     people:int=1500, # how many; a tenth is kept for the test
     pictures:int=8, # of each
-    steps:int=2000,
+    steps:int=1500,
     seed:int=0,
     out:str=None, # a .safetensors file; by default that of the package
 ):
@@ -134,6 +134,7 @@ def hcil_pretrain(
     started = time.perf_counter()
     try: check_pretrain(people, steps, width, size, backbone)
     except Refused as e: sys.exit(f'hcil_pretrain: {e}')
+    torch.set_num_threads(os.cpu_count())
     X, Y = album(range(people), pictures, size, os.cpu_count(), progress=True)
     Y, cut = (Y-Y.mean(0))/Y.std(0), people*9//10*pictures
     reader = pretrain(X[:cut], Y[:cut], backbone, width, steps, seed=seed, progress=True)
