@@ -20,7 +20,7 @@ from .snippets import snippet_indices
 from .twins import FORGERIES, camera, cast, develop, forge, plan, shoot
 from .video import Video, write_video
 
-# %% ../nbs/35_bench_data.ipynb #ae88eef8
+# %% ../nbs/35_bench_data.ipynb #82224a42
 def big_film(n, H=720, W=1280): # yields `[H,W,3]` uint8
     "Frames of a talking head, enlarged"
     film = shoot('bench', 'bench', n, 25, H//4, W//4)
@@ -44,7 +44,7 @@ def readers(video, store, size): # name -> function of indices
     def from_file(reader):
         def read(idx):
             with Video(video, reader=reader) as v: frames = v.get(idx.tolist())
-            return torch.stack([torch.from_numpy(crop(f, BOX, size)).permute(2,0,1) for f in frames])
+            return torch.stack([torch.tensor(crop(f, BOX, size)).permute(2,0,1) for f in frames])
         return read
     return {'crop store': lambda idx: CropStore(store).get(idx.tolist()),
             'decord, from the H.264 file': from_file('decord'), 'PyAV, from the H.264 file': from_file('pyav')}
