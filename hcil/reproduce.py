@@ -141,9 +141,10 @@ def save_png(
     path:Path, # where to; ends in .png
     stamp:dict, # goes into the PNG's text chunks
     dpi:int=150,
+    **options, # of matplotlib's savefig
 )->Path:
     "Save a figure with its stamp inside"
-    with atomic(path) as tmp: fig.savefig(tmp, format='png', dpi=dpi, metadata={KEY: to_json(stamp), 'Software': None})
+    with atomic(path) as tmp: fig.savefig(tmp, format='png', dpi=dpi, metadata={KEY: to_json(stamp), 'Software': None}, **options)
     return Path(path)
 
 def save_table(

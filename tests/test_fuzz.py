@@ -176,8 +176,9 @@ def test_harmless_video(kind, videos, worker, tmp_path):
 
 @pytest.mark.parametrize('data', [b'', b'\0'*5000, b'#EXTM3U\nhttp://example.com/a.ts\n', b'ffconcat version 1.0\nfile a.mp4\n',
     b'\x1f\x8b'+b'\0'*99, b'<html>', b'\0\0\0\x18ftypmp42', b'\x1a\x45\xdf\xa3', 'é\0'.encode()*400], ids=range(9))
-def test_no_video(data, worker, tmp_path):
+def test_no_video(data, videos, worker, tmp_path):
     "Other files under the name of a video; playlists must not make FFmpeg open anything else"
+    (tmp_path/'a.mp4').write_bytes(videos['mp4'][0])                   # what a playlist could open
     (tmp_path/'no.mp4').write_bytes(data)
     got, text = outcome(worker, read_video, tmp_path/'no.mp4', tmp_path/'out')
     assert got is None and 'no.mp4' in text
