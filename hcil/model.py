@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['CHOICES', 'PRESETS', 'ABLATIONS', 'LAYERS', 'IMAGENET', 'HCILConfig', 'preset', 'ScaledResNet', 'twins_weights',
            'load_file', 'load_pretrained', 'OnSnippets', 'blocks_for', 'block_sizes', 'insert_raim', 'HCILOutput',
-           'projection_head', 'HCIL', 'encode', 'fuse', 'forward', 'embed', 'loss', 'for_inference', 'Cost',
-           'saved_bytes', 'cost']
+           'projection_head', 'HCIL', 'encode', 'fuse', 'forward', 'embed', 'loss', 'for_inference', 'save_model',
+           'load_model', 'Cost', 'saved_bytes', 'cost']
 
 # %% ../nbs/05_model.ipynb #6e188559
-import copy, dataclasses, warnings
+import copy, dataclasses, json, warnings
 from collections import OrderedDict
 from dataclasses import dataclass
 from importlib import resources
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 import torch
 import torchvision
+from safetensors import safe_open, SafetensorError
+from safetensors.torch import save_file
 from torch import nn, Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -347,6 +349,35 @@ def for_inference(self:HCIL)->HCIL:
     return model
 
 for _f in (encode, fuse, forward, embed, loss, for_inference): setattr(HCIL, _f.__name__, _f)
+
+# %% ../nbs/05_model.ipynb #5a7e10ad
+def save_model(
+    model:HCIL,
+    path:Path, # where to; ends in .safetensors
+    **about, # JSON values for the file's header: a stamp, a warning, results
+)->Path:
+    "Weights, configuration and history in one file, complete or not there"
+    from hcil.reproduce import atomic                          # here, so that the method alone need not wait for pandas
+    notes = dict(config=dataclasses.asdict(model.cfg), weights=model.weights) | about
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    with atomic(path) as tmp: save_file(state, tmp, metadata={k: json.dumps(v) for k, v in notes.items()})
+    return Path(path)
+
+def load_model(
+    path:Path, # made by `save_model`
+    device='cpu',
+)->tuple: # (HCIL in evaluation mode, dict of what else is in the header)
+    "A model as it was saved; a ValueError says what is wrong with a file"
+    if not Path(path).is_file(): raise ValueError(f'{path}: there is no such file; give the weights of a finished run')
+    try:
+        with safe_open(path, 'pt') as f: about = {k: json.loads(v) for k, v in (f.metadata() or {}).items()}
+        cfg = HCILConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in about.pop('config').items()})
+        model = HCIL(cfg.but(pretrained=None))                 # nothing is fetched that is overwritten at once
+        model.load_state_dict(load_file(path))
+    except (KeyError, TypeError, AttributeError, RuntimeError, OSError, ValueError, SafetensorError) as e:
+        raise ValueError(f'{path}: holds no model of this project ({e}); give weights that hcil_train wrote') from None
+    model.cfg, model.weights = cfg, about.pop('weights', '')
+    return model.eval().to(device), about
 
 # %% ../nbs/05_model.ipynb #02aa4da6
 class Cost(NamedTuple):
