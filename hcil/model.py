@@ -9,7 +9,7 @@ __all__ = ['CHOICES', 'PRESETS', 'ABLATIONS', 'LAYERS', 'IMAGENET', 'HCILConfig'
            'load_model', 'Cost', 'saved_bytes', 'cost']
 
 # %% ../nbs/05_model.ipynb #6e188559
-import copy, dataclasses, json, warnings
+import copy, dataclasses, json, os, warnings
 from collections import OrderedDict
 from dataclasses import dataclass
 from importlib import resources
@@ -357,11 +357,16 @@ def save_model(
     **about, # JSON values for the file's header: a stamp, a warning, results
 )->Path:
     "Weights, configuration and history in one file, complete or not there"
-    from hcil.reproduce import atomic                          # here, so that the method alone need not wait for pandas
     notes = dict(config=dataclasses.asdict(model.cfg), weights=model.weights) | about
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    with atomic(path) as tmp: save_file(state, tmp, metadata={k: json.dumps(v) for k, v in notes.items()})
-    return Path(path)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        save_file(state, tmp, metadata={k: json.dumps(v) for k, v in notes.items()})
+        os.replace(tmp, path)                                  # a killed process leaves no half a model
+    finally: tmp.unlink(missing_ok=True)
+    return path
 
 def load_model(
     path:Path, # made by `save_model`
