@@ -7,7 +7,7 @@ __all__ = ['FORMAT', 'VERSION', 'HEAD', 'GAPS', 'MISSING', 'COMPOSITION', 'GREEN
            'entry', 'plain', 'index_hash', 'check_lists', 'complete_meta', 'check_crop', 'write_store', 'refuse_store',
            'check_index', 'check_meta', 'read_index', 'CropStore', 'check_store', 'source_mark', 'why_make',
            'store_path', 'has_gaps', 'run_starts', 'choose_start', 'clip_indices', 'item_seed', 'item_generator',
-           'zoom', 'face_boxes', 'some', 'present', 'clip_notes', 'check_margin', 'Clips', 'draw_chances',
+           'zoom', 'face_boxes', 'listed', 'present', 'clip_notes', 'check_margin', 'Clips', 'draw_chances',
            'chance_undefined', 'undefined', 'shuffled', 'rounds', 'BalancedBatches', 'ClipLoader', 'clip_loader',
            'batch_canvas', 'draw_batch']
 
@@ -368,7 +368,7 @@ def face_boxes(
 # %% ../nbs/14_clips.ipynb #4bb8be46
 MISSING = ('drop', 'refuse')
 
-def some(
+def listed(
     names:list,
     n:int=5, # how many to name
 )->str:
@@ -385,7 +385,7 @@ def present(
     paths = [store_path(stores_dir, v) for v in manifest.video]
     there = np.array([p.exists() for p in paths], bool)
     lost = manifest.video[~there].tolist()
-    advice = f'of {len(manifest)} videos have no crop store in {stores_dir}: run hcil_prepare ({some(lost)})'
+    advice = f'of {len(manifest)} videos have no crop store in {stores_dir}: run hcil_prepare ({listed(lost)})'
     if lost and (missing == 'refuse' or len(lost) == len(manifest)): raise StoreError(f'{len(lost)} {advice}')
     return manifest[there].reset_index(drop=True), [CropStore(p) for p, t in zip(paths, there) if t], lost
 
@@ -406,7 +406,7 @@ def clip_notes(
              (torn, f'have gaps between their frame numbers: gaps={gaps!r} (A-43)'),
              (none if gaps == 'numbers' else [],
               f'have no {T} consecutive frame numbers, so consecutive files are taken (A-43)')]
-    return [f'{len(ids)} of {len(stores)+len(lost)} videos {text}: {some(ids)}' for ids, text in notes if ids]
+    return [f'{len(ids)} of {len(stores)+len(lost)} videos {text}: {listed(ids)}' for ids, text in notes if ids]
 
 # %% ../nbs/14_clips.ipynb #5dbd8788
 def check_margin(

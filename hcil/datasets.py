@@ -9,9 +9,9 @@ __all__ = ['NAMES', 'TITLES', 'METHODS', 'EXTRA', 'LEVELS', 'COUNTS', 'PAPER_N',
            'ff_pairs', 'find_splits', 'ff_splits', 'ff_folder', 'ff_files', 'ff_rows', 'ff_odd', 'ff_manifest',
            'celeb_line', 'celeb_list', 'celeb_row', 'celeb_rows', 'grow_group', 'carve_val', 'shared_identities',
            'tell_shared', 'celeb_manifest', 'dfdc_entry', 'dfdc_row', 'dfdc_odd', 'dfdc_manifest', 'Shard', 'is_zipped',
-           'shard_index', 'decode_png', 'read_frames', 'FrameSequence', 'wild_folders', 'shards', 'wild_rows',
-           'wild_val', 'wild_manifest', 'manifest', 'tally', 'open_video', 'counted', 'count_sentences',
-           'level_sentence', 'file_sentences', 'range_sentences', 'verify']
+           'shard_index', 'decode_png', 'read_pngs', 'FrameSequence', 'wild_folders', 'shards', 'wild_rows', 'wild_val',
+           'wild_manifest', 'manifest', 'tally', 'open_video', 'counted', 'count_sentences', 'level_sentence',
+           'file_sentences', 'range_sentences', 'verify']
 
 # %% ../nbs/12_datasets.ipynb #14737c7c
 import functools, gzip, inspect, io, json, re, tarfile, zlib
@@ -557,7 +557,7 @@ def decode_png(
         why = 'it does not begin as one' if isinstance(e, UnidentifiedImageError) else str(e)
         raise VideoError(f'{where}: not a sound PNG picture ({why}); download the shard again') from None
 
-def read_frames(
+def read_pngs(
     path:Path, # a shard
     table:np.ndarray, # int64 [n,3]: number, offset, size
 )->list: # bytes of each frame, in the order of `table`
@@ -598,8 +598,8 @@ class FrameSequence:
 
     def bytes(self, indices):
         "The PNG files themselves"
-        if not self.zipped: return read_frames(self.path, self.table[indices])
-        if self._bytes is None: self._bytes = read_frames(self.path, self.table)
+        if not self.zipped: return read_pngs(self.path, self.table[indices])
+        if self._bytes is None: self._bytes = read_pngs(self.path, self.table)
         return [self._bytes[k] for k in indices]
 
     def get(self,

@@ -304,6 +304,7 @@ def paint_eye(col, s, u, v, front, w, p, e):
         col = mix(col, shade*p.skin, much*bump(y-level, width+.7*w)*here)
     return col, opening
 
+# %% ../nbs/09_heads.ipynb #e92c444c
 def paint_brow(col, s, u, v, front, w, p, e):
     "The eyebrow on side `s`"
     x = s*(u-s*p.eye_x)
@@ -428,6 +429,7 @@ def hair_shadow(
     lowest = mix(hairline(p, view.u), torch.full_like(view.u, p.side), side)
     return 1 - .40*(1-.6*side)*edge(view.v-lowest+.10, .05)
 
+# %% ../nbs/09_heads.ipynb #c3587d12
 def long_hair(out, X, Y, light, free, p):
     "Hair that falls behind the neck"
     here = edge(1.06*p.ax+.05-X.abs()-.05*torch.sin(4*Y), .03)*edge(Y-p.side-.45, .05)*edge(.4-Y, .05)

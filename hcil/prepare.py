@@ -8,7 +8,7 @@ __all__ = ['OPTIONS', 'RESULTS', 'whole', 'squares', 'find_track', 'origin', 'ma
            'summary', 'check_prepare', 'tell_verify', 'hcil_prepare']
 
 # %% ../nbs/15_prepare.ipynb #cadcbae7
-import fcntl, json, os, re, sys, threading, time
+import fcntl, json, os, queue, re, sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +18,9 @@ import torch
 from fastcore.script import call_parse
 from tqdm import tqdm
 from .clips import CropStore, StoreError, source_mark, store_path, why_make, write_store
-from .datasets import COLUMNS, NAMES, LayoutError, expected, manifest, open_video, twin, verify
-from .faces import FaceError, Track, crop, report, reuse, square, track_video
-from .reproduce import KEY, Refused, atomic, stamp, to_json
+from .datasets import COLUMNS, NAMES, LayoutError, manifest, open_video, twin, verify
+from .faces import FaceError, NoFace, Track, crop, report, reuse, square, track_video
+from .reproduce import KEY, Refused, atomic, read_stamp, stamp, to_json
 from .video import VideoError, Worker
 
 # %% ../nbs/15_prepare.ipynb #0130a831
@@ -42,7 +42,8 @@ def find_track(row, video, folder, options, device): # Track, note
     if options['boxes'] == 'original' and row['original']:
         try:
             meta = CropStore(store_path(folder, row['original'])).meta
-            return reuse(Track.from_dict(meta['track']), len(video), row['video'], row['original']), 'boxes of the original'
+            track = reuse(Track.from_dict(meta['track']), len(video), row['video'], row['original'])
+            return track, 'boxes of the original'
         except (StoreError, FaceError, KeyError, OSError) as e: note = f'own boxes, since: {e}'
     return track_video(video, options['every'], device, smooth=options['smooth']), note
 
@@ -53,6 +54,7 @@ def origin(row, root, folder, options): # text
     try: return f"{own}; boxes of {CropStore(store_path(folder, row['original'])).meta['source']}"
     except StoreError: return f'{own}; own boxes'
 
+# %% ../nbs/15_prepare.ipynb #fe896b6a
 def make_store(
     row:dict, # of a manifest
     root:Path, # of the data set
@@ -81,47 +83,63 @@ def read_report(path): return CropStore(path).meta['report'] | dict(made='')
 # %% ../nbs/15_prepare.ipynb #1ad66000
 @contextmanager
 def locked(path:Path): # of a store
-    "Hold the lock of a store"
+    "Hold the lock of a store (or of another file)"
     lock = path.parent/f'.{path.name}.lock'
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, 'w') as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        try: yield
-        finally: lock.unlink(missing_ok=True)                        # also when the video is broken
+    while True:
+        with open(lock, 'w') as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            if not _same_file(f, lock): continue                     # its last holder removed it while we waited
+            try: yield
+            finally: lock.unlink(missing_ok=True)                    # also when the video is broken
+            return
+
+def _same_file(f, path):
+    "Is an open file still the one at `path`?"
+    try: return os.fstat(f.fileno()).st_ino == os.stat(path).st_ino
+    except FileNotFoundError: return False
 
 def sweep(folder:Path):
-    "Remove what killed runs left behind: unfinished files and locks of processes that are gone"
-    for left in Path(folder).rglob('.*.tmp'):
-        pid = left.name.split('.')[-2]
-        if pid.isdigit() and not Path(f'/proc/{pid}').exists(): left.unlink(missing_ok=True)
+    "Remove what killed runs left behind: each unfinished file, as soon as nobody else holds its lock"
+    for left in list(Path(folder).rglob('.*.tmp')):
+        name = re.fullmatch(r'\.(.+)\.[0-9]+\.tmp', left.name)     # as `atomic` calls them
+        if not name: continue
+        with locked(left.parent/name[1]): left.unlink(missing_ok=True)
 
 # %% ../nbs/15_prepare.ipynb #dcd45e8d
 def attempt(worker, row, root, folder, options, device, timeout): # dict: columns of the report
     "One video, whatever happens"
     from hcil.prepare import make_store as job                        # by this name the worker's process finds it
     try:
-        if not why_make(store_path(folder, row['video']), origin(row, root, folder, options), options):
-            return read_report(store_path(folder, row['video'])) | dict(problem='')
+        path = store_path(folder, row['video'])
+        if not why_make(path, origin(row, root, folder, options), options):      # no need to wake the worker;
+            return read_report(path) | dict(problem='')                          # under its lock it looks again
         return worker.call(job, row, str(root), str(folder), options, device, timeout=timeout) | dict(problem='')
-    except FaceError as e: return dict(problem=f'no face: {e}')
-    except Exception as e:                                            # whatever a library raises, only this video is lost
-        e = e if isinstance(e, (VideoError, StoreError, LayoutError)) else f'{type(e).__name__}: {e}'
-        why = re.sub(r'^make_store\(.*\): ', f"{row['path']} ", str(e), flags=re.S)      # when its process had to be killed
-        return dict(problem=f'failed: {why}')
+    except NoFace as e: return dict(problem=f'no face: {e}')
+    except Exception as e: return dict(problem=f"failed: {_sentence(e, row['path'])}")    # only this video is lost
+
+def _sentence(e, path):
+    "An error as one sentence that names the video"
+    known = isinstance(e, (FaceError, VideoError, StoreError, LayoutError))
+    text = str(e) if known else f'{path}: {type(e).__name__}: {e}'
+    return re.sub(r'^make_store\(.*\): ', f'{path} ', text, flags=re.S)     # when its process had to be killed
 
 def attempt_all(rows, root, folder, options, device, workers, timeout, bar): # list of dicts
     "Rows by some workers, in order of the rows"
-    own, every = threading.local(), []
+    idle = queue.SimpleQueue()
+    for _ in range(workers): idle.put(Worker())
     def run(row):
-        if not hasattr(own, 'worker'): every.append(setattr(own, 'worker', Worker()) or own.worker)
-        result = attempt(own.worker, row, root, folder, options, device, timeout)
+        worker = idle.get()
+        result = attempt(worker, row, root, folder, options, device, timeout)
+        idle.put(worker)
         bar.update()
         return result
     try:
         with ThreadPoolExecutor(workers) as pool: return list(pool.map(run, rows))
     finally:
-        for w in every: w.close()
+        for _ in range(workers): idle.get().close()
 
+# %% ../nbs/15_prepare.ipynb #57984a81
 def pick(df, limit): # rows
     "The first videos, half of them real"
     if limit is None: return df
@@ -142,7 +160,8 @@ def prepare(
     **options, # see `OPTIONS`
 )->pd.DataFrame: # the manifest, with `RESULTS` as further columns; also written to out/manifest.csv
     "Manifest, faces, stores"
-    if unknown := sorted(set(options)-set(OPTIONS)): raise Refused(f"unknown option {', '.join(unknown)}: choose from {', '.join(OPTIONS)}")
+    if unknown := sorted(set(options)-set(OPTIONS)):
+        raise Refused(f"unknown option {', '.join(unknown)}: choose from {', '.join(OPTIONS)}")
     options, out = OPTIONS | options, Path(out)
     df = manifest(name, root, **readings or {})
     claim(out, name, root)
@@ -151,7 +170,8 @@ def prepare(
     with tqdm(total=len(rows), desc=f'{name}: faces', disable=not progress, ncols=80) as bar:
         for label in (0, 1):
             part = [r for r in rows if r['label'] == label]
-            results |= zip((r['video'] for r in part), attempt_all(part, root, out, options, device, workers, timeout, bar))
+            told = attempt_all(part, root, out, options, device, workers, timeout, bar)
+            results |= zip((r['video'] for r in part), told)
     done = pd.DataFrame([r | RESULTS | results[r['video']] for r in rows], columns=[*COLUMNS, *RESULTS])
     sweep(out)                                                        # what killed workers left
     write_prepared(done, out, name, root, options)
@@ -163,21 +183,21 @@ def claim(out, name, root):
     note, mark = out/'.dataset', json.dumps([name, str(Path(root).resolve())])
     if note.exists() and note.read_text() != mark:
         raise Refused(f'{out} holds the crops of {json.loads(note.read_text())[1]}: choose another --out')
-    if not note.exists() and out.is_dir() and any(out.iterdir()): raise Refused(f'{out} holds files that are no crop stores: choose another --out')
+    if not note.exists() and out.is_dir() and any(out.iterdir()):
+        raise Refused(f'{out} holds files that are no crop stores: choose another --out')
     with atomic(note) as tmp: tmp.write_text(mark)
     sweep(out)
 
 def write_prepared(done, out, name, root, options):
-    "out/manifest.csv, with a stamp in its first line"
-    if (out/'manifest.csv').exists():
-        old = read_prepared(out)
-        now = set(done.video)
-        kept = [v not in now and store_path(out, v).exists() for v in old.video]
-        old = old[kept]
-        done = pd.concat([old, done], ignore_index=True)
-    data = f"{name}{' (twin '+twin(root)['sha256']+')' if twin(root) else ''}"
-    with atomic(out/'manifest.csv') as tmp:
-        tmp.write_text(f'# {KEY}: {to_json(stamp("none", data, 0, options))}\n' + done.to_csv(index=False, lineterminator='\n'))
+    "out/manifest.csv, with a stamp in its first line; rows of earlier runs with the same options stay"
+    path, data = out/'manifest.csv', f"{name}{' (twin '+twin(root)['sha256']+')' if twin(root) else ''}"
+    mark = stamp('none', data, 0, options)
+    with locked(path):                                        # another command may be reading it to add its own rows
+        if path.exists() and read_stamp(path)['spec'] == mark['spec']:
+            old = read_prepared(out)
+            done = pd.concat([old[~old.video.isin(done.video)], done], ignore_index=True)
+        with atomic(path) as tmp:
+            tmp.write_text(f'# {KEY}: {to_json(mark)}\n' + done.to_csv(index=False, lineterminator='\n'))
 
 def read_prepared(
     out:Path, # a folder that hcil_prepare filled
@@ -196,28 +216,37 @@ def summary(done, out): # sentences
     good, lost, broken = (done[done.problem.str.match(p)] for p in ('^$', '^no face', '^failed'))
     new = good[good.made == 'not there yet']
     again = good[~good.made.isin(['', 'not there yet'])]
-    yield f'{several(len(good), "video is", "videos are")} ready in {out}: {len(new)} made, {len(again)} made again, {len(good)-len(new)-len(again)} were there already.'
+    there, many, gaps = len(good)-len(new)-len(again), (good.max_faces > 1).sum(), (good.share < 1).sum()
+    ready = several(len(good), 'video is', 'videos are')
+    yield f'{ready} ready in {out}: {len(new)} made, {len(again)} made again, {there} were there already.'
     for why, group in again.groupby('made'): yield f'Made again because {why}: {len(group)}.'
-    if (many := (good.max_faces > 1).sum()): yield f'{several(many, "video shows", "videos show")} more than one face; the main one was taken.'
-    if (gaps := (good.share < 1).sum()): yield f'In {several(gaps, "video", "videos")} the face was lost for some frames, at most {good.longest_gap.max():.0f}; those were bridged.'
+    if many: yield f'{several(many, "video shows", "videos show")} more than one face; the main one was taken.'
+    if gaps:
+        yield (f'In {several(gaps, "video", "videos")} the face was lost for some frames, '
+               f'at most {good.longest_gap.max():.0f}; those were bridged.')
     for r in lost.itertuples(): yield f'Dropped (A-42), {r.problem}'
     for r in broken.itertuples(): yield f'{r.video} {r.problem}'
 
+# %% ../nbs/15_prepare.ipynb #9c82812c
 def check_prepare(name, size, scale, box, smooth, every, boxes, limit, workers, device):
     "Refuse, in a sentence, what can't be done"
-    for what, value, allowed in (('data set', name, NAMES), ('--box', box, ('frame','video')), ('--boxes', boxes, ('own','original')), ('--device', device, ('auto','cpu','cuda'))):
+    for what, value, allowed in (('data set', name, NAMES), ('--box', box, ('frame','video')),
+                                 ('--boxes', boxes, ('own','original')), ('--device', device, ('auto','cpu','cuda'))):
         if value not in allowed: raise Refused(f"unknown {what} {value}: choose one of {', '.join(allowed)}")
-    for what, value, least in (('size', size, 16), ('smooth', smooth, 0), ('every', every, 1), ('workers', workers, 0), ('limit', 1 if limit is None else limit, 1)):
+    for what, value, least in (('size', size, 16), ('smooth', smooth, 0), ('every', every, 1),
+                               ('workers', workers, 0), ('limit', 1 if limit is None else limit, 1)):
         if value < least: raise Refused(f'--{what} is {value}: give at least {least}')
     if not 1 <= scale <= 3: raise Refused(f'--scale is {scale}: give a factor between 1 and 3, 1.3 is usual')
-    if device == 'cuda' and not torch.cuda.is_available(): raise Refused('--device cuda, but PyTorch sees no GPU here: use --device cpu')
+    if device == 'cuda' and not torch.cuda.is_available():
+        raise Refused('--device cuda, but PyTorch sees no GPU here: use --device cpu')
 
 def tell_verify(name, root):
     "Compare with the published counts; how many things are odd"
     found = verify(name, root)
     for sentence in found: print(sentence)
     whose = 'a twin, as its TWIN.json says' if twin(root) else 'as published'
-    print(f'{root}: {several(len(found), "thing is", "things are")} missing or odd' if found else f'{root}: complete, {whose}')
+    odd = several(len(found), 'thing is', 'things are')
+    print(f'{root}: {odd} missing or odd' if found else f'{root}: complete, {whose}')
     return len(found)
 
 # %% ../nbs/15_prepare.ipynb #8d46f954

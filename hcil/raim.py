@@ -6,12 +6,13 @@
 __all__ = ['GENERATORS', 'INITS', 'NOISE', 'MASKS', 'SELECTS', 'frames_of', 'adap', 'TemporalKernelGenerator', 'gumbel',
            'region_one_hot', 'RegionSelector', 'pad_time', 'temporal_conv', 'select_literal', 'positions_first',
            'channels_first', 'select_product', 'as_it_comes', 'SelectFilters', 'select_recompute', 'folded_scores',
-           'RAIM']
+           'check_channels', 'check_grid', 'RAIM']
 
 # %% ../nbs/02_raim.ipynb #0e8b92e6
 from contextlib import nullcontext
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn, Tensor
 from .snippets import check_reading
 from .pwm import PWM, fold
@@ -226,6 +227,21 @@ def folded_scores(sel, X1):
     return pad_time(before, 3, boundary)[:,:T] + same + pad_time(after, 3, boundary)[:,2:] + sel.conv.bias
 
 # %% ../nbs/02_raim.ipynb #146e12e5
+def check_channels(alpha, channels):
+    "Refuse an α that does not cut the channels into whole ones"
+    C1 = round(alpha*channels)
+    if abs(C1-alpha*channels) > 1e-6 or C1 < 1:
+        raise ValueError(f"alpha·C = {alpha}·{channels} = {alpha*channels:g} is not a whole number of channels: "
+                         "choose another alpha or width")
+
+def check_grid(grid, regions):
+    "Refuse a grid whose cells are not as many as the regions"
+    cells = grid if isinstance(grid, int) else grid[0]*grid[1]
+    if cells != regions:
+        raise ValueError(f"AdaP's grid {grid} has {cells} cells for regions={regions}: "
+                         "they must be equal, since each cell makes one region's filter (A-01)")
+
+# %% ../nbs/02_raim.ipynb #a6142d4f
 class RAIM(nn.Module):
     "Region-aware inconsistency module (§3.2): `[N,C,T,H,W]` in and out"
     def __init__(self,
@@ -249,39 +265,38 @@ class RAIM(nn.Module):
         fast:bool=True, # the fast form, or the literal loop (equal; for lessons and benchmarks)
     ):
         super().__init__()
-        self.C1 = round(alpha*channels)
-        if abs(self.C1-alpha*channels) > 1e-6 or self.C1 < 1:
-            raise ValueError(f"alpha·C = {alpha}·{channels} = {alpha*channels:g} is not a whole number of channels: "
-                             "choose another alpha or width")
-        cells = grid if isinstance(grid, int) else grid[0]*grid[1]
-        if cells != regions:
-            raise ValueError(f"AdaP's grid {grid} has {cells} cells for regions={regions}: "
-                             "they must be equal, since each cell makes one region's filter (A-01)")
+        check_channels(alpha, channels)
+        check_grid(grid, regions)
         check_reading('generator', generator, GENERATORS, 'A-04')
         check_reading('init', init, INITS, 'A-05')
         check_reading('mask', mask, MASKS, 'A-09')
         check_reading('select', select, SELECTS, 'A-10')
         check_reading('noise', noise, NOISE, 'A-11, A-12')
-        self.frames, self.boundary, self.select, self.residual, self.fast = frames, boundary, select, residual, fast
+        self.C1, self.frames, self.boundary, self.select = round(alpha*channels), frames, boundary, select
+        self.residual, self.fast = residual, fast
         self.filters = TemporalKernelGenerator(frames, kernel, grid, hidden, generator, init)
         self.regions = RegionSelector(self.C1, regions, pwm, boundary, mask, noise, tau, size)
 
-    def region_map(self, X1): # one-hot `[N,T,H,W,r]`
-        "The region of each position, by the fast or the literal form"
-        foldable = self.fast and self.regions.pwm.kernel != 'position' and self.boundary != 'drop'
-        scores = folded_scores(self.regions, X1) if foldable else self.regions.scores(X1)
-        return self.regions.choose(scores).expand(-1,X1.shape[2],-1,-1,-1)
+# %% ../nbs/02_raim.ipynb #718ea2f5
+@patch
+def region_map(self:RAIM, X1): # one-hot `[N,T,H,W,r]`
+    "The region of each position, by the fast or the literal form"
+    foldable = self.fast and self.regions.pwm.kernel != 'position' and self.boundary != 'drop'
+    scores = folded_scores(self.regions, X1) if foldable else self.regions.scores(X1)
+    return self.regions.choose(scores).expand(-1,X1.shape[2],-1,-1,-1)
 
-    def select_and_filter(self, X1, G, W): # `[N,αC,T,H,W]`
-        "Convolve each position with its region's filter, by the fast or the literal form"
-        if not self.fast: return select_literal(X1, G, W.to(X1.dtype), self.boundary, self.select)
-        if self.select == 'input': return select_product(X1, G, W, self.boundary, self.select)
-        return select_recompute(X1, G, W, self.boundary)
+@patch
+def select_and_filter(self:RAIM, X1, G, W): # `[N,αC,T,H,W]`
+    "Convolve each position with its region's filter, by the fast or the literal form"
+    if not self.fast: return select_literal(X1, G, W.to(X1.dtype), self.boundary, self.select)
+    if self.select == 'input': return select_product(X1, G, W, self.boundary, self.select)
+    return select_recompute(X1, G, W, self.boundary)
 
-    def forward(self, I:Tensor)->Tensor: # `[N,C,T,H,W]`
-        if I.shape[2] != self.frames:
-            raise ValueError(f"a snippet of T = {I.shape[2]} frames, but this RAIM's filters were built for "
-                             f"T = {self.frames}: build the model with T = {I.shape[2]}")
-        X1, X2 = I.split([self.C1, I.shape[1]-self.C1], 1)                # [N,αC,T,H,W], [N,(1-α)C,T,H,W]
-        Y = self.select_and_filter(X1, self.region_map(X1), self.filters(X1))
-        return torch.cat([Y + X1 if self.residual else Y, X2], 1)
+@patch
+def forward(self:RAIM, I:Tensor)->Tensor: # `[N,C,T,H,W]`
+    if I.shape[2] != self.frames:
+        raise ValueError(f"a snippet of T = {I.shape[2]} frames, but this RAIM's filters were built for "
+                         f"T = {self.frames}: build the model with T = {I.shape[2]}")
+    X1, X2 = I.split([self.C1, I.shape[1]-self.C1], 1)                    # [N,αC,T,H,W], [N,(1-α)C,T,H,W]
+    Y = self.select_and_filter(X1, self.region_map(X1), self.filters(X1))
+    return torch.cat([Y + X1 if self.residual else Y, X2], 1)
