@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NORMS', 'layer_names', 'find_layer', 'keep_output', 'evaluating', 'maps_of_frames', 'at_least_float', 'grad_cam',
-           'normalise', 'overlay', 'blocks', 'lay_out', 'draw_cams', 'truth_name', 'head_squares', 'crop_masks',
-           'masks_for', 'InMask', 'answerable', 'area', 'mass_in_mask', 'brightest', 'pointing_game', 'cam_numbers',
-           'centre_map', 'cam_table']
+           'normalise', 'overlay', 'blocks', 'lay_out', 'draw_cams', 'head_squares', 'crop_masks', 'masks_for',
+           'InMask', 'answerable', 'area', 'mass_in_mask', 'brightest', 'pointing_game', 'cam_numbers', 'centre_map',
+           'cam_table']
 
 # %% ../nbs/22_cam.ipynb #642594bc
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ from tqdm import tqdm
 from .clips import Clips, draw_chances, zoom
 from .faces import crop
 from .snippets import check_reading
-from .twins import read_truth
+from .twins import read_truth, truth_name
 
 # %% ../nbs/22_cam.ipynb #e781c864
 def layer_names(model)->list: # of str
@@ -203,15 +203,6 @@ def draw_cams(
     _colour_bar(bar, per)
     return fig
 
-# %% ../nbs/22_cam.ipynb #d30b98e0
-def truth_name(
-    row, # of a manifest: `video` and `dataset`
-)->str: # as `read_truth` wants it
-    "What the twins' truth calls a video"
-    if row['dataset'] not in ('ff++', 'dfdc-p'): return row['video']
-    first, *_, last = row['video'].split('/')
-    return f"{'original' if first == 'real' else first}/{last}"
-
 # %% ../nbs/22_cam.ipynb #6f7fda5e
 def head_squares(
     head:np.ndarray, # `[N,3]` x, y, scale, from the truth
@@ -249,7 +240,8 @@ def masks_for(
     "Where the forger painted, in each frame of a clip; zeros for a real video"
     meta = clips.stores[k].meta
     idx, flip, share = draw_chances(clips, meta, visit)                    # as the clip itself was drawn
-    truth = read_truth(root, truth_name(dict(dataset='') | clips.manifest.iloc[k].to_dict()))
+    row = clips.manifest.iloc[k]
+    truth = read_truth(root, truth_name(row.video, row.get('dataset', '')))
     if 'mask' not in truth: return torch.zeros(*idx.shape, clips.size, clips.size)
     x = crop_masks(meta, truth, idx.flatten())[:,None]                     # [U·T,1,S,S]
     x = zoom(x, share, clips.size)[:,0]/255

@@ -7,9 +7,9 @@ __all__ = ['CHUNK', 'REGIONS', 'FORGERIES', 'EXPRESSION', 'SIZES', 'FOLDERS', 'L
            'shoot', 'blur', 'uniform', 'camera', 'develop', 'Forgery', 'Plan', 'draw_range', 'plan', 'region',
            'with_expression', 'paint_over', 'forge', 'Fake', 'Job', 'Size', 'length', 'ff_files', 'ff_job', 'ff_jobs',
            'celeb_job', 'youtube_job', 'celeb_group', 'celeb_jobs', 'dfdc_job', 'dfdc_jobs', 'Shard', 'wild_job',
-           'wild_jobs', 'truth_path', 'write_truth', 'read_truth', 'write_all', 'is_done', 'make_videos', 'cut_out',
-           'kept_frames', 'png', 'recompressed', 'sequence', 'make_shard', 'recipe', 'files_hash', 'begin', 'finish',
-           'work', 'run_jobs', 'make_twin', 'pair_clips', 'check_twins', 'hcil_twins']
+           'wild_jobs', 'truth_path', 'truth_name', 'write_truth', 'read_truth', 'write_all', 'is_done', 'make_videos',
+           'cut_out', 'kept_frames', 'png', 'recompressed', 'sequence', 'make_shard', 'recipe', 'files_hash', 'begin',
+           'finish', 'work', 'run_jobs', 'make_twin', 'pair_clips', 'check_twins', 'hcil_twins']
 
 # %% ../nbs/13_twins.ipynb #5e31e6a9
 import ast, hashlib, io, json, multiprocessing, os, shutil, sys, tarfile, tempfile, time
@@ -351,6 +351,15 @@ JOBS = {'ff++': ff_jobs, 'celeb-df': celeb_jobs, 'dfdc-p': dfdc_jobs, 'wild': wi
 
 # %% ../nbs/13_twins.ipynb #4f73fd67
 def truth_path(root, video): return Path(root).parent/'truth'/Path(root).name/f'{video}.npz'
+
+def truth_name(
+    video:str, # in the manifest, e.g. 'Deepfakes/c23/000_001'
+    dataset:str, # one of `FOLDERS`
+)->str: # e.g. 'Deepfakes/000_001'
+    "What the truth calls a video: without compression and sub-folders"
+    if dataset not in ('ff++', 'dfdc-p'): return video
+    first, *_, last = video.split('/')
+    return f"{'original' if first == 'real' else first}/{last}"
 
 def write_truth(
     root:Path, video:str, # of the data set; name of the video
