@@ -170,12 +170,13 @@ def check_options(size, videos, U, T, repeats, backbone, dtype, device):
     if device == 'cuda' and not torch.cuda.is_available():
         raise Refused('--device cuda, but PyTorch sees no GPU here: use --device cpu')
 
-def tell_data_bench(size, repeats, backbone, out):
-    "`--what data`, see 35_bench_data"
-    from hcil.bench_data import data_bench                                 # here, since it needs the data side
-    started, options = time.perf_counter(), dict(what='data', size=size, repeats=repeats, backbone=backbone)
+def tell_data_bench(what, size, repeats, backbone, out):
+    "`--what data` and `--what detect`, see 35_bench_data"
+    from hcil import bench_data                                            # here, since it needs the data side
+    started, options = time.perf_counter(), dict(what=what, size=size, repeats=repeats, backbone=backbone)
     torch.manual_seed(0)
-    table = data_bench(size, repeats, backbone, progress=True)
+    work = dict(data=bench_data.data_bench, detect=bench_data.detect_bench)[what]
+    table = work(size, repeats, backbone, progress=True)
     st = stamp('none', f'a drawn video of 1280 × 720, crops of {size} px', 0, options, 'cpu', started)
     print(table.to_string(index=False, float_format='{:.3g}'.format))
     for f in save_table(table, out, st) if out else []: print(f'wrote {f}')
@@ -183,7 +184,7 @@ def tell_data_bench(size, repeats, backbone, out):
 # %% ../nbs/34_bench.ipynb #d49ea2ad
 @call_parse
 def hcil_bench(
-    what:str='model', # model: the networks; data: reading clips and making twins
+    what:str='model', # model: the networks; data: reading clips and making twins; detect: scoring a file
     size:int=112, # height and width of the frames, pixels
     videos:int=1, # videos in a batch
     U:int=4, # snippets a video
@@ -199,9 +200,10 @@ def hcil_bench(
     "Time and memory of HCIL, in its literal and its fast form, beside a plain ResNet; or the speed of the data side"
     try:
         check_options(size, videos, U, T, repeats, backbone, dtype, device)
-        if what not in ('model', 'data'): raise Refused(f'unknown --what {what}: choose one of model, data')
+        if what not in ('model', 'data', 'detect'):
+            raise Refused(f'unknown --what {what}: choose one of model, data, detect')
     except Refused as e: sys.exit(f'hcil_bench: {e}')
-    if what == 'data': return tell_data_bench(size, repeats, backbone, out)
+    if what != 'model': return tell_data_bench(what, size, repeats, backbone, out)
     if device == 'auto': device = 'cuda' if torch.cuda.is_available() else 'cpu'
     options = dict(size=size, videos=videos, U=U, T=T, backbone=backbone, repeats=repeats, dtype=dtype,
                    compile=compile, channels_last=channels_last)

@@ -8,7 +8,7 @@ __all__ = ['METHODS', 'N_FF', 'TABLE4', 'TABLE4A', 'TABLE4B', 'TWIN_WARNING', 'S
            'ready_stores', 'start_processes', 'run_together', 'tell_run', 'given', 'hcil_train', 'right_answers',
            'share_of', 'gain_of', 'spread', 'verdict', 'fill', 'cells', 'in_print', 'make_demo']
 
-# %% ../nbs/30_experiments.ipynb #1dffb272
+# %% ../nbs/30_experiments.ipynb #1582665d
 import dataclasses, json, math, os, sys, time
 from pathlib import Path
 import numpy as np
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from .clips import Clips, StoreError, clip_loader
 from .detect import demo_weights
 from .evaluate import evaluate, forged_share, interval, is_twin, metrics, origin_root, predict
-from .evaluate import read_predictions, select, truth_metrics, write_predictions
+from .evaluate import read_predictions, select, truth_metrics, wilson, write_predictions
 from .model import HCIL, HCILConfig, load_model, preset, save_model
 from .prepare import prepare, read_prepared
 from .reproduce import Refused, atomic, read_stamp, save_png, stamp
@@ -253,14 +253,17 @@ def hcil_train(
     except (Refused, StoreError, TrainingError, ValueError) as e: sys.exit(f'hcil_train: {e}')
     except KeyboardInterrupt: sys.exit('hcil_train: interrupted; the last checkpoint is kept, run it again to go on')
 
-# %% ../nbs/30_experiments.ipynb #be4eb7b2
+# %% ../nbs/30_experiments.ipynb #0cb065d5
 def right_answers(run): # `[N]` booleans by video
     "Which test videos a run got right"
     df = read_predictions(run.path('predictions.csv')).dropna(subset='prob').set_index('video_id').sort_index()
     return (df.prob >= .5) == (df.label == 1)
 
 def share_of(runs, resamples=2000): # accuracy, low, high
-    "Mean accuracy over seeds, interval over videos"
+    "Mean accuracy over seeds; Wilson's interval for one seed, else a bootstrap over videos"
+    if len(runs) == 1:
+        right = right_answers(runs[0])
+        return float(right.mean()), *wilson(right.sum(), len(right))
     right = np.mean([right_answers(r).to_numpy(float) for r in runs], 0)     # seeds × [N] -> [N]
     return spread(right, resamples)
 
@@ -279,12 +282,13 @@ def verdict(profile, count, accuracy, gain)->str:
     if profile == 'smoke': return 'runs; nothing may be concluded'
     if profile == 'full':
         paper = count/N_FF
-        return 'as in the paper' if accuracy[1] <= paper <= accuracy[2] else f"{'above' if accuracy[0] > paper else 'below'} the paper"
+        if accuracy[1] <= paper <= accuracy[2]: return 'as in the paper'
+        return f"{'above' if accuracy[0] > paper else 'below'} the paper"
     if gain is None: return 'the baseline'
     if gain[1] > 0: return 'gains over the baseline, as in the paper'
     return 'loses against the baseline, unlike the paper' if gain[2] < 0 else 'no difference to the baseline resolved'
 
-# %% ../nbs/30_experiments.ipynb #ed1bf58b
+# %% ../nbs/30_experiments.ipynb #e30550d4
 def fill(
     stores:Path, # crops of FaceForensics++ or its twin
     profile:str='smoke',
@@ -292,6 +296,7 @@ def fill(
     reading:str='paper', # preset
     runs:Path=None, # folder of the store
     progress:bool=False, # a bar over the runs
+    refresh:bool=False, # make runs again whose code has changed
     model:dict=None, train:dict=None, # fields to change on top of the profile's
     **how, # of `work`: device, workers, compiled
 )->dict: # (row, method) -> list of runs, one a seed
@@ -300,22 +305,25 @@ def fill(
     grid = [(r, m, s) for m in methods for r in rows for s in seeds]
     for r, m, s in tqdm(grid, 'runs', disable=not progress, ncols=80):
         spec = make_spec(profile, stores, r, m, 'c40', reading, s, model, train)
-        made.setdefault((r, m), []).append(store.run(spec, work(stores, **how)))
+        again = refresh and store.open(spec).status == 'stale'
+        made.setdefault((r, m), []).append(store.run(spec, work(stores, **how), refresh=again))
     return made
 
 def cells(
     made:dict, # of `fill`
     profile:str,
     base:dict=None, # runs whose 'Baseline' is compared with; by default `made`
-)->pd.DataFrame: # row, method, paper, ours, low, high, gain, gain_low, gain_high, n, seeds, verdict
-    "The table, a line a cell"
+)->pd.DataFrame: # row, method, paper, ours, low, high, gain, gain_low, gain_high, n, seeds, stale, verdict
+    "The table, a line a cell; `stale` counts runs that were made with other code"
     base, lines = base or made, []
     for (row, method), runs in made.items():
         accuracy, count = share_of(runs), paper_count(row, method)
         gain = None if row == 'Baseline' else gain_of(runs, base['Baseline', method])
-        lines.append(dict(row=row, method=method, paper=count/N_FF, paper_count=f'{count} of {N_FF}', ours=accuracy[0], low=accuracy[1], high=accuracy[2])
+        lines.append(dict(row=row, method=method, paper=count/N_FF, paper_count=f'{count} of {N_FF}')
+                     | dict(zip(('ours','low','high'), accuracy))
                      | dict(zip(('gain','gain_low','gain_high'), gain or (np.nan,)*3))
-                     | dict(n=len(right_answers(runs[0])), seeds=len(runs), verdict=verdict(profile, count, accuracy, gain)))
+                     | dict(n=len(right_answers(runs[0])), seeds=len(runs), stale=sum(r.status == 'stale' for r in runs),
+                            verdict=verdict(profile, count, accuracy, gain)))
     return pd.DataFrame(lines)
 
 def in_print(
