@@ -215,6 +215,7 @@ class CropStore:
     )->Tensor: # `[N,3,S,S]` uint8
         "Several crops as a tensor"
         data = [torch.frombuffer(bytearray(d), dtype=torch.uint8) for d in self.read(indices)]
+        if not data: return torch.zeros(0, 3, self.meta['size'], self.meta['size'], dtype=torch.uint8)
         try: return torch.stack(decode_jpeg(data, mode=ImageReadMode.RGB, device=device)) # -> [N,3,S,S]
         except RuntimeError as e:
             refuse_store(self.path, f'its JPEGs cannot be decoded ({str(e).splitlines()[0]})')

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'N_FF', 'TABLE4', 'TABLE4A', 'TABLE4B', 'TWIN_WARNING', 'SIZE', 'CODE', 'DEMO', 'paper_count', 'data_mark',
-           'make_spec', 'configs', 'clips_of', 'forged_frames', 'accuracy_on', 'train_run', 'keep', 'score_run', 'work',
-           'ready_stores', 'start_processes', 'run_together', 'tell_run', 'given', 'hcil_train', 'right_answers',
-           'share_of', 'gain_of', 'spread', 'verdict', 'fill', 'cells', 'in_print', 'make_demo']
+           'make_spec', 'configs', 'clips_of', 'forged_frames', 'accuracy_on', 'same_folder', 'train_run', 'keep',
+           'score_run', 'work', 'ready_stores', 'start_processes', 'run_together', 'tell_run', 'given', 'hcil_train',
+           'right_answers', 'share_of', 'gain_of', 'spread', 'verdict', 'fill', 'cells', 'in_print', 'make_demo']
 
 # %% ../nbs/30_experiments.ipynb #1582665d
 import dataclasses, json, math, os, sys, time
@@ -80,7 +80,7 @@ def configs(spec): # HCILConfig, TrainConfig
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in spec['model'].items()}
     return HCILConfig(**fields), TrainConfig(**spec['train'])
 
-# %% ../nbs/30_experiments.ipynb #59220d32
+# %% ../nbs/30_experiments.ipynb #dfb6a075
 def clips_of(spec, stores, split, cfg, tcfg, train=False, U=None): # Clips
     "The clips of one split"
     d = spec['data']
@@ -107,15 +107,22 @@ def accuracy_on(clips, device): # function of a model
         return float(((df.prob >= .5) == df.label).mean())
     return of
 
+def same_folder(run): # Path
+    "The folder of process 0, when it is ready: all of them go on from the same checkpoint"
+    if not dist.is_initialized(): return run.folder
+    where = [run.folder]
+    dist.broadcast_object_list(where)
+    return where[0]
+
 def train_run(run, stores, device='cpu', workers=0, progress=False, compiled=False):
     "Train what a run specifies; log, learning curves and weights go into its folder"
-    spec, (cfg, tcfg) = run.spec, configs(run.spec)
+    spec, (cfg, tcfg), folder = run.spec, configs(run.spec), same_folder(run)
     started = time.perf_counter()
     clips = clips_of(spec, stores, 'train', cfg, tcfg, train=True)
     torch.manual_seed(spec['seed'])
     val = accuracy_on(clips_of(spec, stores, 'val', cfg, tcfg, U=8), device) if tcfg.keep == 'best' else None
     loader = clip_loader(clips, tcfg.batch, workers, tcfg.composition, rank(), world(), pin_memory=device != 'cpu')
-    trainer = Trainer(HCIL(cfg), loader, tcfg, spec['seed'], run.folder, device, val,
+    trainer = Trainer(HCIL(cfg), loader, tcfg, spec['seed'], folder, device, val,
                       forged_frames(clips, stores), compiled=compiled, every=50, progress=progress)
     if trainer.resume() and progress and not trainer.finished: print(f'goes on after step {trainer.step}')
     log = trainer.fit()
@@ -177,7 +184,7 @@ def ready_stores(
     if (done.problem != '').all(): raise Refused(f'{stores}: none of the {len(done)} videos could be prepared: {done.problem.iloc[0]}')
     return stores
 
-# %% ../nbs/30_experiments.ipynb #de981df5
+# %% ../nbs/30_experiments.ipynb #5dd48100
 CODE = dict(modules=('hcil.experiments',),                                   # crops are named by their stamp, so the code that
             but=('hcil.prepare','hcil.twins','hcil.datasets','hcil.faces','hcil.video','hcil.reproduce'))   # made them does not count
 
@@ -199,6 +206,7 @@ def run_together(store, spec, job, refresh): # Run, and why it was made or not
     if rank() == 0: run = store.run(spec, job, refresh=refresh)
     elif needed[0]: job(run)
     dist.barrier()
+    dist.destroy_process_group()
     return run
 
 def tell_run(run): # sentences
@@ -209,7 +217,7 @@ def tell_run(run): # sentences
     if is_twin(run.spec['data']['source']): yield 'These are procedural twins: no number here is one on the real data.'
     yield f'{run.folder}: weights.safetensors, log.csv, curves.png, predictions.csv, results.json'
 
-# %% ../nbs/30_experiments.ipynb #fe0b10c5
+# %% ../nbs/30_experiments.ipynb #00eecb35
 def given(**options): return {k: v for k, v in options.items() if v is not None}
 
 @call_parse
@@ -247,9 +255,11 @@ def hcil_train(
         store = RunStore(runs)
         run = store.open(spec)
         if resume and run.status == 'absent': raise Refused(f'there is no such run in {runs} to go on with: leave out --resume to begin one')
-        if rank() == 0: print(f'run {run.key}: {run.status}, {run.why}')
-        run = run_together(store, spec, work(stores, start_processes(device), workers, True, compiled), refresh)
-        if rank() == 0: print(*tell_run(run), sep='\n')
+        device = start_processes(device)
+        first = rank() == 0                                                  # of several processes, one speaks
+        if first: print(f'run {run.key}: {run.status}, {run.why}')
+        run = run_together(store, spec, work(stores, device, workers, first, compiled), refresh)
+        if first: print(*tell_run(run), sep='\n')
     except (Refused, StoreError, TrainingError, ValueError) as e: sys.exit(f'hcil_train: {e}')
     except KeyboardInterrupt: sys.exit('hcil_train: interrupted; the last checkpoint is kept, run it again to go on')
 

@@ -352,7 +352,7 @@ def hcil_reproduce(
     check:Param('make nothing, verify the stamp of every artefact in figures/', store_true)=False,
     list:Param('make nothing, list the notebooks', store_true)=False,
 ):
-    "Make the paper's tables and figures again. Today: the cost table and Fig. 3; those that need data come later."
+    "Make the tables and figures in figures/ again, from nothing: see --list"
     try:
         root = repo_root()
         if check: sys.exit(1 if tell_check(root) else 0)

@@ -266,7 +266,7 @@ def short_of_memory(self:Trainer)->TrainingError:
     return TrainingError(f'the GPU has not enough memory for {c.batch//world()} videos of {c.U} snippets at {c.size} pixels: '
                          f'give parts={2*c.parts} (the same contrast, one part after the other), or a smaller size')
 
-# %% ../nbs/20_train.ipynb #56ff0c4f
+# %% ../nbs/20_train.ipynb #c96db1e9
 @patch
 def one_epoch(self:Trainer):
     "The rest of the epoch that `self.step` is in"
@@ -274,14 +274,16 @@ def one_epoch(self:Trainer):
     self.loader.set_epoch(epoch)
     self.net.train()
     waited, since = 0., time.perf_counter()
-    batches = skip(self.loader, done)
-    for batch in tqdm(batches, f'epoch {epoch+1}', self.steps, initial=done, disable=not self.progress, ncols=80, leave=False):
+    hidden = not self.progress or rank() > 0
+    bar = tqdm(skip(self.loader, done), f'epoch {epoch+1}', self.steps, initial=done, disable=hidden, ncols=100, leave=False)
+    for batch in bar:
         waited += time.perf_counter() - since
         try: seen = self.one_step(batch)
         except torch.OutOfMemoryError: raise self.short_of_memory() from None
         frames = batch['clip'].shape[:3].numel()*world()
         self.rows.append(seen | dict(frames=frames, seconds=time.perf_counter()-since, waited=waited))
         self.step += 1
+        bar.set_postfix_str(f"loss {seen['loss']:.3f} ce {seen['ce']:.3f} L_l {seen['local']:.3f} L_g {seen['globl']:.3f}")
         if self.every and self.step % self.every == 0 and self.step % self.steps: self.save()
         waited, since = 0., time.perf_counter()
     self.end_epoch(epoch)
