@@ -384,9 +384,7 @@ def _entries(s):
     "Where decoding may start: {frame number: time to seek to}; always frame 0"
     if not s.timed: return {0: None}
     number = {pts: k for k, pts in enumerate(s.times)}
-    matroska = s.format.startswith('matroska')
-    found = {number[p.pts]: p.pts if matroska else p.dts for p in s.shown if p.clean}
-    return {0: None} | {k: when for k, when in found.items() if k}
+    return {0: None} | {number[p.pts]: p.pts for p in s.shown if p.clean and number[p.pts]}
 
 # %% ../nbs/10_video.ipynb #8bcff6d7
 def _decode(path, s, entries, k=0):
