@@ -15,7 +15,7 @@ import torchvision
 from fastcore.script import call_parse
 from tqdm import tqdm
 from .model import HCIL, HCILConfig, saved_bytes
-from .reproduce import Refused, save_table, stamp
+from .reproduce import Refused, pick_device, save_table, stamp
 
 # %% ../nbs/34_bench.ipynb #0aaf8bfc
 def timed(
@@ -158,17 +158,14 @@ def bench(
     return pd.concat(tables, ignore_index=True)
 
 # %% ../nbs/34_bench.ipynb #aec54f5b
-def check_options(size, videos, U, T, repeats, backbone, dtype, device):
+def check_options(size, videos, U, T, repeats, backbone, dtype):
     "Refuse, in a sentence, what can't be measured"
     for name, value in dict(videos=videos, U=U, T=T, repeats=repeats).items():
         if value < 1: raise Refused(f'--{name} is {value}: give at least 1')
     if size < 32: raise Refused(f'--size is {size}: the ResNet divides the frame by 32, so give at least 32')
     for name, value, allowed in (('backbone', backbone, ('resnet18','resnet34','resnet50')),
-                                 ('dtype', dtype, tuple(DTYPES)),
-                                 ('device', device, ('auto','cpu','cuda'))):
+                                 ('dtype', dtype, tuple(DTYPES))):
         if value not in allowed: raise Refused(f"unknown --{name} {value}: choose one of {', '.join(allowed)}")
-    if device == 'cuda' and not torch.cuda.is_available():
-        raise Refused('--device cuda, but PyTorch sees no GPU here: use --device cpu')
 
 def tell_data_bench(what, size, repeats, backbone, out):
     "`--what data` and `--what detect`, see 35_bench_data"
@@ -199,12 +196,12 @@ def hcil_bench(
 ):
     "Time and memory of HCIL, in its literal and its fast form, beside a plain ResNet; or the speed of the data side"
     try:
-        check_options(size, videos, U, T, repeats, backbone, dtype, device)
+        check_options(size, videos, U, T, repeats, backbone, dtype)
+        device = pick_device(device)
         if what not in ('model', 'data', 'detect'):
             raise Refused(f'unknown --what {what}: choose one of model, data, detect')
     except Refused as e: sys.exit(f'hcil_bench: {e}')
     if what != 'model': return tell_data_bench(what, size, repeats, backbone, out)
-    if device == 'auto': device = 'cuda' if torch.cuda.is_available() else 'cpu'
     options = dict(size=size, videos=videos, U=U, T=T, backbone=backbone, repeats=repeats, dtype=dtype,
                    compile=compile, channels_last=channels_last)
     started = time.perf_counter()

@@ -7,7 +7,7 @@ __all__ = ['DEMO', 'SUFFIXES', 'CSV', 'Frames', 'wanted_frames', 'find_faces', '
            'Detector', 'demo_weights', 'draw_snippets', 'draw_timeline', 'draw_worst', 'gather', 'Failed', 'as_dict',
            'csv_line', 'as_text', 'write_picture', 'open_detector', 'hcil_detect']
 
-# %% ../nbs/23_detect.ipynb #b1b606f1
+# %% ../nbs/23_detect.ipynb #0fb56705
 import json, math, os, sys
 from importlib import resources
 from pathlib import Path
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from .cam import grad_cam, normalise, overlay
 from .faces import FaceError, crop, detect, square, track
 from .model import HCIL, load_model
-from .reproduce import Refused, atomic, fingerprint, save_png, stamp
+from .reproduce import Refused, fingerprint, pick_device, save_png, stamp
 from .snippets import snippet_indices
 from .video import Video, VideoError, Worker
 
@@ -90,7 +90,7 @@ def in_words(d:Detection)->str:
     more = f', {d.faces} faces, the main one was taken' if d.faces > 1 else ''
     return f'{d.path}: forged with probability {d.prob:.2f} |{timeline(d)}|{share}{more}'
 
-# %% ../nbs/23_detect.ipynb #817a848e
+# %% ../nbs/23_detect.ipynb #2a6d98e6
 class Detector:
     "A model and all it needs to judge files"
     def __init__(self,
@@ -109,8 +109,8 @@ class Detector:
         "Weights as `save_model` or a run wrote them"
         try: model, about = load_model(path, device)
         except ValueError as e: raise Refused(str(e)) from None
-        size = about.get('spec', {}).get('train', {}).get('size', 224)
-        return cls(model, **dict(size=size, device=device, weights=fingerprint(path), warning=about.get('warning', '')) | options)
+        size, warning = about.get('spec', {}).get('train', {}).get('size', 224), about.get('warning', '')
+        return cls(model, **dict(size=size, device=device, weights=fingerprint(path), warning=warning) | options)
 
     @classmethod
     def from_run(cls, folder, device='cpu', **options):
@@ -120,7 +120,7 @@ class Detector:
     def __enter__(self): return self
     def __exit__(self, *args): self.worker.close()
 
-# %% ../nbs/23_detect.ipynb #98cef861
+# %% ../nbs/23_detect.ipynb #a491a10d
 DEMO = 'weights/demo.safetensors'
 
 def demo_weights()->Path: # of the file that ships with the package
@@ -130,7 +130,7 @@ def demo_weights()->Path: # of the file that ships with the package
 @patch
 def clip(self:Detector, path, timeout=600.): # clip `[U,T,3,S,S]`, `Frames`, `Track`
     "Read a file and cut out its face"
-    from hcil.detect import wanted_frames as job                             # by this name the worker's process finds it
+    from hcil.detect import wanted_frames as job                     # by this name the worker's process finds it
     path = Path(path)
     frames = self.worker.call(job, path, self.U, self.model.cfg.T, timeout=timeout)
     boxes, found = find_faces(frames, self.device, str(path))
@@ -204,7 +204,7 @@ def picture(self:Detector,
     fig.suptitle(f'{Path(path).name}: forged with probability {d.prob:.2f}{warning}', fontsize=10)
     return fig, d
 
-# %% ../nbs/23_detect.ipynb #ad6b0b5d
+# %% ../nbs/23_detect.ipynb #a648af87
 SUFFIXES = ('.mp4','.mkv','.mov','.avi','.webm','.m4v','.ts','.mpg','.mpeg','.flv')
 
 def gather(
@@ -214,7 +214,7 @@ def gather(
     found = []
     for p in map(Path, paths):
         if p.is_dir(): found += sorted(f for f in p.rglob('*') if f.suffix.lower() in SUFFIXES and f.name[0] != '.')
-        elif p.suffix == '.txt' and p.is_file(): found += gather([l.strip() for l in p.read_text().splitlines() if l.strip()])
+        elif p.suffix == '.txt' and p.is_file(): found += gather(filter(None, map(str.strip, p.read_text().splitlines())))
         else: found.append(p)
     return list(dict.fromkeys(found))
 
@@ -232,7 +232,7 @@ def judge(self:Detector,
         try: yield self(path)
         except (VideoError, FaceError, ValueError) as e: yield Failed(str(path), str(e))
 
-# %% ../nbs/23_detect.ipynb #9457c6b1
+# %% ../nbs/23_detect.ipynb #984be112
 def as_dict(x): # for JSON
     "A `Detection` or a `Failed` as a dictionary"
     return dict(x._asdict(), error='') if isinstance(x, Detection) else dict(path=x.path, error=x.why)
@@ -264,15 +264,14 @@ def write_picture(detector, path, folder): # where it is
 def open_detector(weights, u, device): # Detector
     "The detector that was asked for"
     if u < 1: raise Refused(f'--u is {u}: give 1 snippet or more')
-    if device not in ('auto','cpu','cuda'): raise Refused(f'unknown --device {device}: choose one of auto, cpu, cuda')
-    if device == 'cuda' and not torch.cuda.is_available(): raise Refused('--device cuda, but PyTorch sees no GPU here: use --device cpu')
-    if device == 'auto': device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    device = pick_device(device)
     if device == 'cpu': torch.set_num_threads(os.cpu_count())
     path = Path(weights) if weights else demo_weights()
-    if not path.exists(): raise Refused(f'{path}: there is no such file; give --weights, a weights.safetensors of hcil_train')
+    if not path.exists():
+        raise Refused(f'{path}: there is no such file; give --weights, a weights.safetensors of hcil_train')
     return Detector.from_file(path, device, U=u)
 
-# %% ../nbs/23_detect.ipynb #5133e28d
+# %% ../nbs/23_detect.ipynb #f7698909
 @call_parse
 def hcil_detect(
     videos:Param('files, folders, or text files with a path a line', str, nargs='+'),
@@ -291,7 +290,8 @@ def hcil_detect(
         if detector.warning: print(f'{detector.weights}: {detector.warning}', file=sys.stderr)
         if csv: print(','.join([*CSV, *(f'p{k+1}' for k in range(u))]))
         with detector:
-            for x in tqdm(detector.judge(files), 'videos', len(files), disable=len(files) < 2, ncols=80, file=sys.stderr):
+            bar = dict(total=len(files), disable=len(files) < 2, ncols=80, file=sys.stderr)
+            for x in tqdm(detector.judge(files), 'videos', **bar):
                 bad += isinstance(x, Failed)
                 tqdm.write(as_text(x, json_, csv, u), file=sys.stdout)
                 if picture and isinstance(x, Detection):

@@ -8,7 +8,7 @@ __all__ = ['METHODS', 'N_FF', 'TABLE4', 'TABLE4A', 'TABLE4B', 'TWIN_WARNING', 'S
            'score_run', 'work', 'ready_stores', 'start_processes', 'run_together', 'tell_run', 'given', 'hcil_train',
            'right_answers', 'share_of', 'gain_of', 'spread', 'verdict', 'fill', 'cells', 'in_print', 'make_demo']
 
-# %% ../nbs/30_experiments.ipynb #1582665d
+# %% ../nbs/30_experiments.ipynb #92c6e7e2
 import dataclasses, json, math, os, sys, time
 from pathlib import Path
 import numpy as np
@@ -23,7 +23,7 @@ from .evaluate import evaluate, forged_share, interval, is_twin, metrics, origin
 from .evaluate import read_predictions, select, truth_metrics, wilson, write_predictions
 from .model import HCIL, HCILConfig, load_model, preset, save_model
 from .prepare import prepare, read_prepared
-from .reproduce import Refused, atomic, read_stamp, save_png, stamp
+from .reproduce import Refused, atomic, pick_device, read_stamp, save_png, stamp
 from .runs import Run, RunStore, run_key
 from .train import PROFILES, TrainConfig, Trainer, TrainingError, draw_curves, rank, world
 from .twins import FOLDERS, Size, make_twin, read_truth, truth_name
@@ -48,11 +48,12 @@ def paper_count(row, method): # right answers
     "What the paper's Table 4 says"
     return TABLE4[row][list(METHODS.values()).index(method)]
 
-# %% ../nbs/30_experiments.ipynb #9994eae8
+# %% ../nbs/30_experiments.ipynb #c6c24834
 def data_mark(stores): # dict
     "What the crops in a folder are: from the stamp of its manifest"
     path = Path(stores)/'manifest.csv'
-    if not path.exists(): raise Refused(f'{path} is missing: make the crops with hcil_prepare, then give the folder they are in')
+    if not path.exists():
+        raise Refused(f'{path} is missing: make the crops with hcil_prepare, then give the folder they are in')
     s = read_stamp(path)
     return dict(source=s['data'], crops=s['spec'])
 
@@ -80,7 +81,7 @@ def configs(spec): # HCILConfig, TrainConfig
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in spec['model'].items()}
     return HCILConfig(**fields), TrainConfig(**spec['train'])
 
-# %% ../nbs/30_experiments.ipynb #dfb6a075
+# %% ../nbs/30_experiments.ipynb #7de9ce20
 def clips_of(spec, stores, split, cfg, tcfg, train=False, U=None): # Clips
     "The clips of one split"
     d = spec['data']
@@ -96,8 +97,8 @@ def forged_frames(clips, stores): # video -> bool [N]
     root, dataset = origin_root(stores), clips.manifest.dataset[0]
     if not root: return {}
     fakes = [(v, s) for v, s, label in zip(clips.manifest.video, clips.stores, clips.labels) if label]
-    try: return {v: forged_share(read_truth(root, truth_name(v, dataset)), np.array(s.meta['numbers'])[:,None]) > 0
-                 for v, s in fakes}                                          # each frame as a snippet of one: [N,1] -> [N]
+    alone = lambda store: np.array(store.meta['numbers'])[:,None]            # each frame as a snippet of one: [N,1]
+    try: return {v: forged_share(read_truth(root, truth_name(v, dataset)), alone(s)) > 0 for v, s in fakes}
     except FileNotFoundError: return {}
 
 def accuracy_on(clips, device): # function of a model
@@ -128,7 +129,7 @@ def train_run(run, stores, device='cpu', workers=0, progress=False, compiled=Fal
     log = trainer.fit()
     if rank() == 0: keep(run, trainer, log, started)
 
-# %% ../nbs/30_experiments.ipynb #e1d20a5e
+# %% ../nbs/30_experiments.ipynb #17580a33
 TWIN_WARNING = 'trained on drawn faces (a procedural twin): not fit to judge real videos'
 
 def keep(run, trainer, log, started):
@@ -142,7 +143,8 @@ def keep(run, trainer, log, started):
     plt.close(fig)
     net = trainer.net
     if trainer.cfg.keep == 'best': net, _ = load_model(run.path('best.safetensors'), trainer.device)
-    save_model(net, run.path('weights.safetensors'), stamp=s, spec=spec, warning=TWIN_WARNING if is_twin(spec['data']['source']) else '')
+    warning = TWIN_WARNING if is_twin(spec['data']['source']) else ''
+    save_model(net, run.path('weights.safetensors'), stamp=s, spec=spec, warning=warning)
 
 def score_run(run, stores, device='cpu', workers=0, progress=False):
     "Predictions and metrics on the test split of the run's own data"
@@ -163,7 +165,7 @@ def work(stores, device='cpu', workers=0, progress=False, compiled=False): # fun
         if rank() == 0: score_run(run, stores, device, workers, progress)
     return of
 
-# %% ../nbs/30_experiments.ipynb #357a46a8
+# %% ../nbs/30_experiments.ipynb #06011dca
 SIZE = dict(smoke=64, mini=112, full=224)                                    # pixels of the stored crops
 
 def ready_stores(
@@ -176,17 +178,20 @@ def ready_stores(
     progress:bool=False,
 )->Path: # folder of the crops
     "Make a twin if need be, and prepare what is not prepared"
-    if profile == 'full' and not data: raise Refused('the profile full needs your own copies of the data: give the folder that holds them (data=...)')
+    if profile == 'full' and not data:
+        raise Refused('the profile full needs your own copies of the data: give the folder that holds them (data=...)')
     root, stores = Path(data or f'{home}/twins/{profile}')/FOLDERS[name], Path(home)/'crops'/profile/name
     workers = os.cpu_count()
-    if profile != 'full': make_twin(name, root.parent, profile, workers=workers, size=size, refresh=True, progress=progress)
+    if profile != 'full':
+        make_twin(name, root.parent, profile, workers=workers, size=size, refresh=True, progress=progress)
     done = prepare(name, root, stores, workers, device, size=SIZE[profile], progress=progress)
-    if (done.problem != '').all(): raise Refused(f'{stores}: none of the {len(done)} videos could be prepared: {done.problem.iloc[0]}')
+    if (done.problem != '').all():
+        raise Refused(f'{stores}: none of the {len(done)} videos could be prepared: {done.problem.iloc[0]}')
     return stores
 
-# %% ../nbs/30_experiments.ipynb #5dd48100
-CODE = dict(modules=('hcil.experiments',),                                   # crops are named by their stamp, so the code that
-            but=('hcil.prepare','hcil.twins','hcil.datasets','hcil.faces','hcil.video','hcil.reproduce'))   # made them does not count
+# %% ../nbs/30_experiments.ipynb #09f2ed4e
+CODE = dict(modules=('hcil.experiments',),           # crops are named by their stamp: the code that made them does not count
+            but=('hcil.prepare','hcil.twins','hcil.datasets','hcil.faces','hcil.video','hcil.reproduce'))
 
 def start_processes(device): # the device of this process
     "Join the others that torchrun started, if it did"
@@ -217,7 +222,7 @@ def tell_run(run): # sentences
     if is_twin(run.spec['data']['source']): yield 'These are procedural twins: no number here is one on the real data.'
     yield f'{run.folder}: weights.safetensors, log.csv, curves.png, predictions.csv, results.json'
 
-# %% ../nbs/30_experiments.ipynb #00eecb35
+# %% ../nbs/30_experiments.ipynb #2fe6c8e9
 def given(**options): return {k: v for k, v in options.items() if v is not None}
 
 @call_parse
@@ -243,18 +248,17 @@ def hcil_train(
     resume:store_true=False, # only go on with a run that was stopped; refuse to begin one
     refresh:store_true=False, # train again even if the run is finished
 ):
-    "Train a model on prepared crops, evaluate it on the test split, and keep both as a run; start it again to go on after an interruption"
+    "Train on prepared crops, evaluate on the test split, keep both as a run; start it again to go on after an interruption"
     try:
-        if device not in ('auto','cpu','cuda'): raise Refused(f'unknown --device {device}: choose one of auto, cpu, cuda')
-        if device == 'cuda' and not torch.cuda.is_available(): raise Refused('--device cuda, but PyTorch sees no GPU here: use --device cpu')
-        device = ('cuda' if torch.cuda.is_available() else 'cpu') if device == 'auto' else device
+        device = pick_device(device)
         if device == 'cpu' and 'WORLD_SIZE' not in os.environ: torch.set_num_threads(os.cpu_count())
         train = given(epochs=epochs, batch=batch, lr=lr, size=size, parts=parts, keep=keep)
-        net = given(pretrained={'none': None}.get(pretrained, pretrained)) if pretrained != 'none' else dict(pretrained=None)
+        net = dict(pretrained=None) if pretrained == 'none' else given(pretrained=pretrained)
         spec = make_spec(profile, stores, row, method, compression, reading, seed, net, train)
         store = RunStore(runs)
         run = store.open(spec)
-        if resume and run.status == 'absent': raise Refused(f'there is no such run in {runs} to go on with: leave out --resume to begin one')
+        if resume and run.status == 'absent':
+            raise Refused(f'there is no such run in {runs} to go on with: leave out --resume to begin one')
         device = start_processes(device)
         first = rank() == 0                                                  # of several processes, one speaks
         if first: print(f'run {run.key}: {run.status}, {run.why}')
@@ -298,7 +302,7 @@ def verdict(profile, count, accuracy, gain)->str:
     if gain[1] > 0: return 'gains over the baseline, as in the paper'
     return 'loses against the baseline, unlike the paper' if gain[2] < 0 else 'no difference to the baseline resolved'
 
-# %% ../nbs/30_experiments.ipynb #e30550d4
+# %% ../nbs/30_experiments.ipynb #f46eed40
 def fill(
     stores:Path, # crops of FaceForensics++ or its twin
     profile:str='smoke',
@@ -343,9 +347,10 @@ def in_print(
     "As the paper prints it, with ours beside"
     show = lambda r: f'{100*r.paper:.2f} | {100*r.ours:.1f} [{100*r.low:.0f}, {100*r.high:.0f}]'
     text = df.assign(text=[show(r) for r in df.itertuples()]).pivot(index='row', columns='method', values='text')
-    return text.loc[list(rows), [m for m in METHODS.values() if m in text]].rename(columns={v: k for k, v in METHODS.items()})
+    text = text.loc[list(rows), [m for m in METHODS.values() if m in text]]
+    return text.rename(columns={v: k for k, v in METHODS.items()})
 
-# %% ../nbs/30_experiments.ipynb #d4762804
+# %% ../nbs/30_experiments.ipynb #e5aa2547
 DEMO = dict(films=Size(112, 128, 40, (60,6,14), (6,3), (4,2), (2,1)), seed=1000,
             train=dict(epochs=6, size=64, batch=12, lr=1e-3, decay='cosine', keep='last'))
 
@@ -358,7 +363,8 @@ def make_demo(
     "Make the weights that `hcil_detect` works with when it is given no others"
     home, cores = Path(home), os.cpu_count()
     make_twin('ff++', home/'twin', seed=DEMO['seed'], workers=cores, size=films, refresh=True, progress=progress)
-    prepare('ff++', home/'twin'/FOLDERS['ff++'], home/'crops', cores, size=64, every=2, progress=progress, readings=dict(compression='c23'))
+    prepare('ff++', home/'twin'/FOLDERS['ff++'], home/'crops', cores, size=64, every=2, progress=progress,
+            readings=dict(compression='c23'))
     torch.set_num_threads(cores)
     spec = make_spec('smoke', home/'crops', 'All', compression='c23', reading='separating', train=train)
     run = RunStore(home/'runs', **CODE).run(spec, work(home/'crops', progress=progress))

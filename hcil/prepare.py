@@ -20,7 +20,7 @@ from tqdm import tqdm
 from .clips import CropStore, StoreError, source_mark, store_path, why_make, write_store
 from .datasets import COLUMNS, NAMES, LayoutError, manifest, open_video, twin, verify
 from .faces import FaceError, NoFace, Track, crop, report, reuse, square, track_video
-from .reproduce import KEY, Refused, atomic, read_stamp, stamp, to_json
+from .reproduce import KEY, Refused, atomic, pick_device, read_stamp, stamp, to_json
 from .video import VideoError, Worker
 
 # %% ../nbs/15_prepare.ipynb #0130a831
@@ -228,17 +228,15 @@ def summary(done, out): # sentences
     for r in broken.itertuples(): yield f'{r.video} {r.problem}'
 
 # %% ../nbs/15_prepare.ipynb #9c82812c
-def check_prepare(name, size, scale, box, smooth, every, boxes, limit, workers, device):
+def check_prepare(name, size, scale, box, smooth, every, boxes, limit, workers):
     "Refuse, in a sentence, what can't be done"
     for what, value, allowed in (('data set', name, NAMES), ('--box', box, ('frame','video')),
-                                 ('--boxes', boxes, ('own','original')), ('--device', device, ('auto','cpu','cuda'))):
+                                 ('--boxes', boxes, ('own','original'))):
         if value not in allowed: raise Refused(f"unknown {what} {value}: choose one of {', '.join(allowed)}")
     for what, value, least in (('size', size, 16), ('smooth', smooth, 0), ('every', every, 1),
                                ('workers', workers, 0), ('limit', 1 if limit is None else limit, 1)):
         if value < least: raise Refused(f'--{what} is {value}: give at least {least}')
     if not 1 <= scale <= 3: raise Refused(f'--scale is {scale}: give a factor between 1 and 3, 1.3 is usual')
-    if device == 'cuda' and not torch.cuda.is_available():
-        raise Refused('--device cuda, but PyTorch sees no GPU here: use --device cpu')
 
 def tell_verify(name, root):
     "Compare with the published counts; how many things are odd"
@@ -270,9 +268,9 @@ def hcil_prepare(
 ):
     "Find the faces in a data set, cut them out and store them; run it again to go on after an interruption"
     try:
-        check_prepare(name, size, scale, box, smooth, every, boxes, limit, workers, device)
+        check_prepare(name, size, scale, box, smooth, every, boxes, limit, workers)
         if verify: sys.exit(1 if tell_verify(name, root) else 0)
-        if device == 'auto': device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        device = pick_device(device)
         readings = dict(compression=tuple(compression.split(','))) if compression else {}
         out = out or f'data/crops/{name}'
         done = prepare(name, root, out, workers or os.cpu_count(), device, timeout, limit, True, readings,

@@ -104,7 +104,8 @@ def save_weights(
     about:dict, # for the header
 )->Path:
     "The backbone alone, half precision, with its history"
-    state = {k: v.half().contiguous().cpu() if v.is_floating_point() else v.cpu() for k, v in reader.net.state_dict().items()}
+    half = lambda v: v.half().contiguous() if v.is_floating_point() else v
+    state = {k: half(v).cpu() for k, v in reader.net.state_dict().items()}
     with atomic(path) as tmp: save_file(state, tmp, metadata={k: json.dumps(v) for k, v in about.items()})
     return Path(path)
 
@@ -118,7 +119,8 @@ def check_pretrain(people, steps, width, size, backbone):
     for name, value, least in (('people', people, 10), ('steps', steps, 10), ('size', size, 32)):
         if value < least: raise Refused(f'--{name} is {value}: give at least {least}')
     if not 0 < width <= 1: raise Refused(f'--width is {width}: give a share of the channels, above 0 and at most 1')
-    if backbone not in ('resnet18','resnet34','resnet50'): raise Refused(f'unknown --backbone {backbone}: choose resnet18, resnet34 or resnet50')
+    if backbone not in ('resnet18','resnet34','resnet50'):
+        raise Refused(f'unknown --backbone {backbone}: choose resnet18, resnet34 or resnet50')
 
 @call_parse
 def hcil_pretrain(

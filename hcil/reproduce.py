@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PROFILES', 'REQUIRED', 'STARTED', 'KEY', 'repo_root', 'git', 'code_version', 'device_name', 'spec_hash',
            'fingerprint', 'stamp', 'atomic', 'to_json', 'caption', 'markdown_table', 'save_png', 'save_table',
-           'read_table', 'stamp_text', 'read_stamp', 'check_stamps', 'artefact', 'Refused', 'get_papermill',
-           'refuse_unknown', 'environment', 'publish', 'run_notebook', 'last_line', 'paper_notebooks', 'parse_setting',
-           'reproduce', 'tell', 'tell_check', 'tell_list', 'hcil_reproduce']
+           'read_table', 'stamp_text', 'read_stamp', 'check_stamps', 'artefact', 'Refused', 'pick_device',
+           'get_papermill', 'refuse_unknown', 'environment', 'publish', 'run_notebook', 'last_line', 'paper_notebooks',
+           'parse_setting', 'reproduce', 'tell', 'tell_check', 'tell_list', 'hcil_reproduce']
 
 # %% ../nbs/32_reproduce.ipynb #e48220f0
 import contextlib, dataclasses, datetime, hashlib, json, os, platform, re, shutil, subprocess, sys, tempfile, time
@@ -214,6 +214,18 @@ def artefact(
 
 # %% ../nbs/32_reproduce.ipynb #4484b6e4
 class Refused(Exception): "Something that the caller can put right, in one sentence"
+
+def pick_device(
+    device:str, # what the user asked for
+    allowed=('auto','cpu','cuda'),
+)->str: # 'cpu' or 'cuda'
+    "The device of a command; auto is a GPU where there is one"
+    if device not in allowed: raise Refused(f"unknown --device {device}: choose one of {', '.join(allowed)}")
+    if device == 'cpu': return device
+    import torch                                                           # here, as in `device_name`
+    if torch.cuda.is_available(): return 'cuda'
+    if device == 'cuda': raise Refused('--device cuda, but PyTorch sees no GPU here: use --device cpu')
+    return 'cpu'
 
 def get_papermill():
     "papermill, or a sentence that says how to get it"

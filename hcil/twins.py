@@ -28,11 +28,11 @@ from torch import Tensor
 from tqdm import tqdm
 from .heads import (atlas, backdrop, edge, face, generator, hair_shadow, mix, motion, part, person,
                         render, to_bytes, tone, wander)
-from .reproduce import Refused, atomic
+from .reproduce import Refused, atomic, pick_device
 from .video import read_frames, write_video
 
 # %% ../nbs/13_twins.ipynb #b2456caa
-CHUNK = 8                                                            # frames rendered together; more would not fit the cache
+CHUNK = 8                                                # frames rendered together; more would not fit the cache
 
 class Film(NamedTuple):
     "A person, recorded"
@@ -224,7 +224,8 @@ class Size(NamedTuple):
 
 SIZES = dict(smoke=Size(112, 128, 36, (4,1,3), (6,3), (4,4), (3,2)),
              mini=Size(176, 208, 40, (100,12,50), (42,21), (40,24), (30,20)))
-FOLDERS = {'ff++': 'FaceForensics++', 'celeb-df': 'Celeb-DF-v2', 'dfdc-p': 'dfdc_preview_set', 'wild': 'deepfake_in_the_wild'}
+FOLDERS = {'ff++': 'FaceForensics++', 'celeb-df': 'Celeb-DF-v2', 'dfdc-p': 'dfdc_preview_set',
+           'wild': 'deepfake_in_the_wild'}
 
 def length(size, take): 
     "Frames of a recording"
@@ -241,7 +242,8 @@ def ff_job(a, b, seed, size):
     name = lambda i: f'{seed}/ff++/{i}'
     fakes = tuple(Fake(m, name(b), name(b), f'{m}/{a}_{b}', ff_files(f'manipulated_sequences/{m}', f'{a}_{b}'))
                   for m in METHODS)
-    return Job(name(a), name(a), length(size, name(a)), 25., f'original/{a}', ff_files('original_sequences/youtube', a), fakes)
+    real = ff_files('original_sequences/youtube', a)
+    return Job(name(a), name(a), length(size, name(a)), 25., f'original/{a}', real, fakes)
 
 def ff_jobs(
     seed:int, size:Size,
@@ -261,10 +263,12 @@ def ff_jobs(
 def celeb_job(i, take, others, seed, size):
     "A celebrity's recording, and others' faces on it"
     name = lambda i, take: f'{seed}/celeb-df/id{i}/{take}'
-    fakes = tuple(Fake('Celeb-synthesis', f'{seed}/celeb-df/id{j}', name(j, take), f'Celeb-synthesis/id{i}_id{j}_{take:04d}',
-                       ((f'Celeb-synthesis/id{i}_id{j}_{take:04d}.mp4', 23),)) for j in others)
-    return Job(f'{seed}/celeb-df/id{i}', name(i, take), length(size, name(i, take)), 30., f'Celeb-real/id{i}_{take:04d}',
-               ((f'Celeb-real/id{i}_{take:04d}.mp4', 23),), fakes)
+    real = f'Celeb-real/id{i}_{take:04d}'
+    fake = lambda j: f'Celeb-synthesis/id{i}_id{j}_{take:04d}'
+    fakes = tuple(Fake('Celeb-synthesis', f'{seed}/celeb-df/id{j}', name(j, take), fake(j), ((f'{fake(j)}.mp4', 23),))
+                  for j in others)
+    return Job(f'{seed}/celeb-df/id{i}', name(i, take), length(size, name(i, take)), 30., real,
+               ((f'{real}.mp4', 23),), fakes)
 
 def youtube_job(k, seed, size):
     "Somebody from YouTube"
@@ -274,7 +278,8 @@ def youtube_job(k, seed, size):
 def celeb_group(ids, seed, size, takes=2):
     "Jobs of people of one split: always three are swapped with each other, so that validation can take some out"
     circles = [ids[k:k+3] for k in range(0, len(ids), 3)]
-    return [celeb_job(i, take, [j for j in three if j != i], seed, size) for three in circles for i in three for take in range(takes)]
+    return [celeb_job(i, take, [j for j in three if j != i], seed, size)
+            for three in circles for i in three for take in range(takes)]
 
 def celeb_jobs(
     seed:int, size:Size,
@@ -284,8 +289,9 @@ def celeb_jobs(
     train = celeb_group(list(range(n_train)), seed, size) + [youtube_job(k, seed, size) for k in range(n_train)]
     test = celeb_group(list(range(n_train, n_train+n_test)), seed, size)
     test += [youtube_job(n_train+k, seed, size) for k in range(n_test)]
-    listed = [(int(isinstance(v, Job)), f.files[0][0]) for job in test for v, f in [(job, job), *((x, x) for x in job.fakes)]]
-    lists = {'List_of_testing_videos.txt': '\n'.join(f'{real} {path}' for real, path in sorted(listed, key=lambda x: -x[0]))}
+    listed = [(int(isinstance(v, Job)), v.files[0][0]) for job in test for v in (job, *job.fakes)]   # 1 is real
+    listed = sorted(listed, key=lambda x: -x[0])
+    lists = {'List_of_testing_videos.txt': '\n'.join(f'{real} {path}' for real, path in listed)}
     folder = lambda jobs: Counter(f.files[0][0].split('/')[0] for job in jobs for f in (job, *job.fakes))
     counts = folder(train+test) | {'test': len(listed)} | {f'test {k}': v for k, v in folder(test).items()}
     return train+test, lists, counts
@@ -299,8 +305,8 @@ def dfdc_job(target, take, source, seed, size):
     tail = f'{target}_{take}_001'
     fakes = tuple(Fake(m, f'{seed}/dfdc-p/{source}', name(source, take), f'{m}/{source}_{tail}',
                        ((f'{m}/{target}/{target}_{take}/{source}_{tail}.mp4', 23),)) for m in ('method_A','method_B'))
-    return Job(f'{seed}/dfdc-p/{target}', name(target, take), length(size, name(target, take)), 30., f'original_videos/{tail}',
-               ((f'original_videos/{target}/{tail}.mp4', 23),), fakes)
+    return Job(f'{seed}/dfdc-p/{target}', name(target, take), length(size, name(target, take)), 30.,
+               f'original_videos/{tail}', ((f'original_videos/{target}/{tail}.mp4', 23),), fakes)
 
 def dfdc_jobs(
     seed:int, size:Size,
@@ -316,7 +322,8 @@ def dfdc_jobs(
                 jobs.append(job)
                 info = lambda label: dict(label=label, set=split, augmentations=[], target_id=int(target))
                 entries[job.files[0][0]] = info('real')
-                entries |= {f.files[0][0]: info('fake') | dict(swapped_id=int(f.person.split('/')[-1])) for f in job.fakes}
+                swapped = lambda f: dict(swapped_id=int(f.person.split('/')[-1]))
+                entries |= {f.files[0][0]: info('fake') | swapped(f) for f in job.fakes}
     counts = Counter(e['label'] for e in entries.values())
     return jobs, {'dataset.json': json.dumps(entries, indent=1)}, counts
 
@@ -371,13 +378,15 @@ def write_truth(
     "What is true of a video, frame by frame; masks at half size"
     n = len(film.tracks.yaw)
     info = dict(method=method, target=film.person.key, source=source)
-    arrays = dict(forged=np.zeros(n, bool), head=torch.cat([film.tracks.x, film.tracks.y, film.tracks.scale], 1)[...,0].cpu().numpy())
+    head = torch.cat([film.tracks.x, film.tracks.y, film.tracks.scale], 1)[...,0]  # 3 × [N,1,1] -> [N,3]
+    arrays = dict(forged=np.zeros(n, bool), head=head.cpu().numpy())
     if pl: 
         info |= dict(kind=pl.kind, local=pl.local, drift=pl.drift, blur=pl.sigma)
         half = F.avg_pool2d(mask[:,None], 2)[:,0]                                 # [N,H,W] -> [N,H/2,W/2]
         arrays |= dict(forged=pl.forged.numpy(), mask=(half*255).round().byte().cpu().numpy())
     path = truth_path(root, video)
-    with atomic(path) as tmp, open(tmp, 'wb') as f: np.savez_compressed(f, info=np.array(json.dumps(info)), **arrays, **more)
+    with atomic(path) as tmp, open(tmp, 'wb') as f:
+        np.savez_compressed(f, info=np.array(json.dumps(info)), **arrays, **more)
 
 def read_truth(
     root:Path, # of a twin
@@ -385,7 +394,8 @@ def read_truth(
 )->dict: # info (dict), forged `[N]`, head `[N,3]`: x, y, scale; mask `[N,H/2,W/2]` uint8 for fakes
     "What is true of a twin's video"
     path = truth_path(root, video)
-    if not path.exists(): raise FileNotFoundError(f'{path}: no truth about {video!r}; only twins have one, make them with hcil_twins')
+    if not path.exists():
+        raise FileNotFoundError(f'{path}: no truth about {video!r}; only twins have one, make them with hcil_twins')
     with np.load(path, allow_pickle=False) as z: found = {k: z[k] for k in z.files}
     return found | dict(info=json.loads(str(found['info'])))
 
@@ -394,7 +404,9 @@ def write_all(root, video, files, fps):
     "A video at each compression"
     for path, crf in files: write_video(root/path, video.cpu().numpy(), fps=fps, crf=crf)
 
-def is_done(root, entry): return all((root/p).exists() for p, _ in entry.files) and truth_path(root, entry.video).exists()
+def is_done(root, entry):
+    "Are all files of a recording or a fake there?"
+    return all((root/p).exists() for p, _ in entry.files) and truth_path(root, entry.video).exists()
 
 def make_videos(
     job:Job, root:Path, size:Size, device='cpu',
@@ -419,7 +431,8 @@ def cut_out(video, film, S): # `[N,S,S,3]` uint8
     t = ((2*torch.arange(S)+1)/S-1)                                                # [S]
     gx = (x+half*t).expand(-1,S,-1)*H/W                                           # [N,1,S] -> [N,S,S]
     gy = (-y+half*t[:,None]).expand(-1,-1,S)
-    crops = F.grid_sample(video.permute(0,3,1,2).float(), torch.stack([gx, gy], -1), padding_mode='border', align_corners=False)
+    x, grid = video.permute(0,3,1,2).float(), torch.stack([gx, gy], -1)            # [N,3,H,W], [N,S,S,2]
+    crops = F.grid_sample(x, grid, padding_mode='border', align_corners=False)
     return crops.round().byte().permute(0,2,3,1)                                  # [N,3,S,S] -> [N,S,S,3]
 
 def kept_frames(g, n): # numbers
@@ -495,7 +508,8 @@ def begin(root, mark, refresh=False):
     other = root.is_dir() and any(root.iterdir()) and (not note.exists() or note.read_text() != mark)
     if other and refresh and note.exists():
         for folder in (root, truth_path(root, '').parent): shutil.rmtree(folder, ignore_errors=True)
-    elif other: raise Refused(f'{root} holds files of another recipe: make them anew with --refresh, or choose another --out')
+    elif other:
+        raise Refused(f'{root} holds files of another recipe: make them anew with --refresh, or choose another --out')
     with atomic(note) as tmp: tmp.write_text(mark)
 
 def finish(root, name, profile, seed, mark, counts, lists):
@@ -503,8 +517,8 @@ def finish(root, name, profile, seed, mark, counts, lists):
     for left in root.rglob('.*.tmp'): left.unlink()                   # of a run that was killed
     for path, text in lists.items():
         with atomic(root/path) as tmp: tmp.write_text(text)
-    about = dict(dataset=name, twin='procedural: nobody in these videos exists, and no number on them is one on the real data',
-                 profile=profile, seed=seed, recipe=mark, counts=counts, sha256=files_hash(root))
+    warning = 'procedural: nobody in these videos exists, and no number on them is one on the real data'
+    about = dict(dataset=name, twin=warning, profile=profile, seed=seed, recipe=mark, counts=counts, sha256=files_hash(root))
     with atomic(root/'TWIN.json') as tmp: tmp.write_text(json.dumps(about, indent=1))
     return about
 
@@ -545,7 +559,9 @@ def make_twin(
     "Make a twin, or what is missing of it"
     root, size = Path(out)/FOLDERS[name], size or SIZES[profile]
     mark = recipe(name, size, seed)
-    if (root/'TWIN.json').exists() and (about := json.loads((root/'TWIN.json').read_text()))['recipe'] == mark: return about
+    if (root/'TWIN.json').exists():
+        about = json.loads((root/'TWIN.json').read_text())
+        if about['recipe'] == mark: return about
     begin(root, mark, refresh)
     jobs, lists, counts = JOBS[name](seed, size)
     run_jobs([(job, root, size, device) for job in jobs], workers, f'{FOLDERS[name]:22}', progress)
@@ -577,13 +593,14 @@ def pair_clips(
 # %% ../nbs/13_twins.ipynb #13b2e5e0
 def check_twins(profile, only, workers, device):
     "Refuse, in a sentence, what can't be made"
-    if profile == 'full': raise Refused('there is no twin for the profile full: it is for your own copy of the real data; choose smoke or mini')
+    if profile == 'full':
+        raise Refused('there is no twin for the profile full: it is for your own copy of the real data; '
+                      'choose smoke or mini')
     if profile not in SIZES: raise Refused(f"unknown --profile {profile}: choose one of {', '.join(SIZES)}")
     for name in only or []:
         if name not in FOLDERS: raise Refused(f"unknown data set {name}: choose from {', '.join(FOLDERS)}")
     if workers < 0: raise Refused(f'--workers is {workers}: give 1 or more, or 0 for as many as there are cores')
-    if device not in ('cpu','cuda'): raise Refused(f'unknown --device {device}: choose cpu or cuda')
-    if device == 'cuda' and not torch.cuda.is_available(): raise Refused('--device cuda, but PyTorch sees no GPU here: use --device cpu')
+    pick_device(device, ('cpu','cuda'))
 
 @call_parse
 def hcil_twins(
@@ -604,6 +621,7 @@ def hcil_twins(
                               refresh=refresh, progress=True)
             print(f"{Path(out)/profile/FOLDERS[name]}: {name}, files {about['sha256']}")
     except Refused as e: sys.exit(f'hcil_twins: {e}')
-    except OSError as e: sys.exit(f'hcil_twins: {e.filename or out}: {e.strerror or e}; what was finished is kept, run it again')
+    except OSError as e:
+        sys.exit(f'hcil_twins: {e.filename or out}: {e.strerror or e}; what was finished is kept, run it again')
     except KeyboardInterrupt: sys.exit('hcil_twins: interrupted; what was finished is kept, run it again to go on')
     print(f'done in {time.perf_counter()-started:.0f} s; next: hcil_prepare')
