@@ -790,13 +790,13 @@ def evaluate(
     stores:Path, # a folder that hcil_prepare filled
     split='test', method=None, compression=None, # which videos, see `select`
     U:int=8, # snippets a video
-    size:int=None, # pixels of a frame; None: what the model was trained with, or as stored
     u_reading:str='one', # see `U_READINGS`
     batch:int=8, workers:int=0, device='cpu', # videos at a time; processes that read; where to compute
     reference:int=64, # real videos of another split to compare with; 0: no weights
     truth:Path=None, # root of the twin; None: where the stores say it was
     bf16:bool=False, # autocast to bfloat16, on CUDA only
     progress:bool=False,
+    size:int=None, # pixels of a frame; None: what the model was trained with, or as stored
 )->Evaluation:
     "Score the videos of one test"
     model, about, name = open_weights(weights, device)
