@@ -191,7 +191,8 @@ def ready_stores(
 
 # %% ../nbs/30_experiments.ipynb #09f2ed4e
 CODE = dict(modules=('hcil.experiments',),           # crops are named by their stamp: the code that made them does not count
-            but=('hcil.prepare','hcil.twins','hcil.datasets','hcil.faces','hcil.video','hcil.reproduce'))
+            but=('hcil.prepare','hcil.twins','hcil.datasets','hcil.faces','hcil.video','hcil.reproduce',
+                 'hcil.runs','hcil.detect'))
 
 def start_processes(device): # the device of this process
     "Join the others that torchrun started, if it did"
@@ -206,7 +207,7 @@ def run_together(store, spec, job, refresh): # Run, and why it was made or not
     "One process owns the run; the others only help to train it"
     run = store.open(spec)
     if not dist.is_initialized(): return store.run(spec, job, refresh=refresh)
-    needed = [run.status != 'finished' or refresh]
+    needed = [run.needed(refresh)]
     dist.broadcast_object_list(needed)                       # process 0 decides for all
     if rank() == 0: run = store.run(spec, job, refresh=refresh)
     elif needed[0]: job(run)
@@ -255,7 +256,7 @@ def hcil_train(
         train = given(epochs=epochs, batch=batch, lr=lr, size=size, parts=parts, keep=keep)
         net = dict(pretrained=None) if pretrained == 'none' else given(pretrained=pretrained)
         spec = make_spec(profile, stores, row, method, compression, reading, seed, net, train)
-        store = RunStore(runs)
+        store = RunStore(runs, **CODE)
         run = store.open(spec)
         if resume and run.status == 'absent':
             raise Refused(f'there is no such run in {runs} to go on with: leave out --resume to begin one')
