@@ -167,21 +167,26 @@ def check_options(size, videos, U, T, repeats, backbone, dtype):
                                  ('dtype', dtype, tuple(DTYPES))):
         if value not in allowed: raise Refused(f"unknown --{name} {value}: choose one of {', '.join(allowed)}")
 
-def tell_data_bench(what, size, repeats, backbone, out):
-    "`--what data` and `--what detect`, see 35_bench_data"
+def tell_data_bench(what, size, videos, repeats, backbone, device, out):
+    "`--what data`, `detect` and `step`, see 35_bench_data"
     from hcil import bench_data                                            # here, since it needs the data side
     started, options = time.perf_counter(), dict(what=what, size=size, repeats=repeats, backbone=backbone)
     torch.manual_seed(0)
-    work = dict(data=bench_data.data_bench, detect=bench_data.detect_bench)[what]
-    table = work(size, repeats, backbone, progress=True)
-    st = stamp('none', f'a drawn video of 1280 × 720, crops of {size} px', 0, options, 'cpu', started)
+    if what == 'step':
+        options, about = options | dict(videos=videos), f'random frames, {videos} × 4 × 4 at {size} px'
+        table = bench_data.stepping(size, repeats, backbone, videos, device, 'step')
+    else:
+        device, about = 'cpu', f'a drawn video of 1280 × 720, crops of {size} px'
+        work = dict(data=bench_data.data_bench, detect=bench_data.detect_bench)[what]
+        table = work(size, repeats, backbone, progress=True)
+    st = stamp('none', about, 0, options, device, started)
     print(table.to_string(index=False, float_format='{:.3g}'.format))
     for f in save_table(table, out, st) if out else []: print(f'wrote {f}')
 
 # %% ../nbs/34_bench.ipynb #d49ea2ad
 @call_parse
 def hcil_bench(
-    what:str='model', # model: the networks; data: reading clips and making twins; detect: scoring a file
+    what:str='model', # model: the networks; step: a whole step of training; data: reading clips, making twins; detect: scoring a file
     size:int=112, # height and width of the frames, pixels
     videos:int=1, # videos in a batch
     U:int=4, # snippets a video
@@ -198,10 +203,11 @@ def hcil_bench(
     try:
         check_options(size, videos, U, T, repeats, backbone, dtype)
         device = pick_device(device)
-        if what not in ('model', 'data', 'detect'):
-            raise Refused(f'unknown --what {what}: choose one of model, data, detect')
+        if what not in ('model', 'step', 'data', 'detect'):
+            raise Refused(f'unknown --what {what}: choose one of model, step, data, detect')
+        if what == 'step' and videos < 4: raise Refused(f'--videos is {videos}: the contrast needs 4 or more')
     except Refused as e: sys.exit(f'hcil_bench: {e}')
-    if what != 'model': return tell_data_bench(what, size, repeats, backbone, out)
+    if what != 'model': return tell_data_bench(what, size, videos, repeats, backbone, device, out)
     options = dict(size=size, videos=videos, U=U, T=T, backbone=backbone, repeats=repeats, dtype=dtype,
                    compile=compile, channels_last=channels_last)
     started = time.perf_counter()

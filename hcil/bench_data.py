@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BOX', 'big_film', 'make_files', 'readers', 'reading', 'eating', 'making', 'data_bench', 'bare_decode', 'detecting',
-           'detect_bench']
+           'detect_bench', 'step_of', 'plain_step_of', 'stepping']
 
 # %% ../nbs/35_bench_data.ipynb #a1679756
 import tempfile
@@ -20,6 +20,7 @@ from .detect import Detector, face_clip, find_faces, wanted_frames
 from .faces import crop
 from .model import HCIL, HCILConfig
 from .snippets import snippet_indices
+from .train import Step
 from .twins import FORGERIES, camera, cast, develop, forge, plan, shoot
 from .video import Video, write_video
 
@@ -133,3 +134,38 @@ def detect_bench(
 )->pd.DataFrame: # as `detecting`
     "A video of 1280 × 720"
     return detecting(frames, size, repeats, backbone, 'detecting' if progress else None)
+
+# %% ../nbs/35_bench_data.ipynb #bc11580f
+def step_of(model, dtype): # function of a batch
+    "A step of HCIL's training"
+    opt = torch.optim.Adam(model.parameters(), 1e-4)
+    def of(clips):
+        step = Step(model, clips, torch.arange(len(clips), device=clips.device) % 2, dtype=dtype)
+        opt.zero_grad()
+        step.backward()
+        opt.step()
+    return of
+
+def plain_step_of(model, dtype): # function of a batch
+    "A step of a frame classifier's training"
+    opt = torch.optim.Adam(model.parameters(), 1e-4)
+    def of(clips):
+        labels = (torch.arange(len(clips), device=clips.device) % 2).repeat_interleave(clips[0,:,:,0,0,0].numel())   # [B] -> [B·U·T]
+        with torch.autocast(clips.device.type, dtype, enabled=dtype is not None): logits = model(clips)
+        opt.zero_grad()
+        F.cross_entropy(logits.float(), labels).backward()
+        opt.step()
+    return of
+
+# %% ../nbs/35_bench_data.ipynb #9ecb8e5c
+def stepping(
+    size:int=224, repeats:int=5, backbone:str='resnet50', videos:int=4, device:str='cpu', progress:str=None,
+)->pd.DataFrame: # as `reading`
+    "Whole steps of training; a batch is half real, half fake"
+    dtype = torch.bfloat16 if device == 'cuda' else None
+    hcil = lambda row: HCIL(HCILConfig.row(row, backbone=backbone, pretrained=None)).to(device)
+    works = {f'{backbone} (torchvision), cross-entropy': plain_step_of(PlainResNet(backbone).to(device), dtype),
+             'HCIL, baseline row': step_of(hcil('Baseline'), dtype), 'HCIL, all, Eq. 10': step_of(hcil('All'), dtype)}
+    clips = lambda: torch.rand(videos,4,4,3,size,size, device=device)
+    table = summary(take_turns(works, clips, repeats, device, progress))
+    return table.assign(frames_per_s=16*videos/table.seconds)

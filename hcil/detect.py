@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from fastcore.script import call_parse, Param, store_true
 from torch import Tensor
 from tqdm import tqdm
-from .cam import grad_cam, normalise, overlay
+from .cam import deepest_layer, grad_cam, normalise, overlay
 from .faces import FaceError, crop, detect, square, track
 from .model import HCIL, load_model
 from .reproduce import Refused, fingerprint, pick_device, save_png, stamp
@@ -193,13 +193,14 @@ def picture(self:Detector,
     import matplotlib.pyplot as plt
     clip, frames, found = self.clip(path)
     d, (U, T) = self.answer(path, clip, frames, found), clip.shape[:2]
-    cam = normalise(grad_cam(self.model, clip[None].to(self.device))[0].cpu(), 'video')      # [U,T,S,S]
+    layer = deepest_layer(self.size)
+    cam = normalise(grad_cam(self.model, clip[None].to(self.device), layer)[0].cpu(), 'video')      # [U,T,S,S]
     fig = plt.figure(figsize=(1.25*U+.8, 5.4), layout='constrained')
     top, middle, bottom = fig.subfigures(3, 1, height_ratios=(1.3, 1.7, 1.7))
     draw_snippets(top.subplots(1, U, squeeze=False)[0], clip, d, frames.fps)
     draw_timeline(middle.subplots(), d)
     draw_worst(bottom.subplots(1, 2*T), clip, cam, d)
-    bottom.suptitle(f'snippet {d.worst+1}: its frames, and where the model looked', fontsize=9)
+    bottom.suptitle(f'snippet {d.worst+1}: its frames, and where the model looked (Grad-CAM of {layer}; grey: nowhere)', fontsize=9)
     warning = f'\n{d.warning}' if d.warning else ''
     fig.suptitle(f'{Path(path).name}: forged with probability {d.prob:.2f}{warning}', fontsize=10)
     return fig, d

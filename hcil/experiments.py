@@ -6,7 +6,8 @@
 __all__ = ['METHODS', 'N_FF', 'TABLE4', 'TABLE4A', 'TABLE4B', 'TWIN_WARNING', 'SIZE', 'CODE', 'DEMO', 'paper_count', 'data_mark',
            'make_spec', 'configs', 'clips_of', 'forged_frames', 'accuracy_on', 'same_folder', 'train_run', 'keep',
            'score_run', 'work', 'ready_stores', 'start_processes', 'run_together', 'tell_run', 'given', 'hcil_train',
-           'right_answers', 'share_of', 'gain_of', 'spread', 'verdict', 'fill', 'cells', 'in_print', 'make_demo']
+           'right_answers', 'share_of', 'gain_of', 'spread', 'verdict', 'chosen', 'fill', 'cells', 'in_print',
+           'make_demo']
 
 # %% ../nbs/30_experiments.ipynb #92c6e7e2
 import dataclasses, json, math, os, sys, time
@@ -203,13 +204,13 @@ def start_processes(device): # the device of this process
     torch.cuda.set_device(local)
     return f'cuda:{local}'
 
-def run_together(store, spec, job, refresh): # Run, and why it was made or not
+def run_together(store, spec, job, refresh, device='cpu'): # Run
     "One process owns the run; the others only help to train it"
     run = store.open(spec)
-    if not dist.is_initialized(): return store.run(spec, job, refresh=refresh)
+    if not dist.is_initialized(): return store.run(spec, job, refresh, device=device)
     needed = [run.needed(refresh)]
     dist.broadcast_object_list(needed)                       # process 0 decides for all
-    if rank() == 0: run = store.run(spec, job, refresh=refresh)
+    if rank() == 0: run = store.run(spec, job, refresh, device=device)
     elif needed[0]: job(run)
     dist.barrier()
     dist.destroy_process_group()
@@ -263,7 +264,7 @@ def hcil_train(
         device = start_processes(device)
         first = rank() == 0                                                  # of several processes, one speaks
         if first: print(f'run {run.key}: {run.status}, {run.why}')
-        run = run_together(store, spec, work(stores, device, workers, first, compiled), refresh)
+        run = run_together(store, spec, work(stores, device, workers, first, compiled), refresh, device)
         if first: print(*tell_run(run), sep='\n')
     except (Refused, StoreError, TrainingError, ValueError) as e: sys.exit(f'hcil_train: {e}')
     except KeyboardInterrupt: sys.exit('hcil_train: interrupted; the last checkpoint is kept, run it again to go on')
@@ -304,6 +305,16 @@ def verdict(profile, count, accuracy, gain)->str:
     return 'loses against the baseline, unlike the paper' if gain[2] < 0 else 'no difference to the baseline resolved'
 
 # %% ../nbs/30_experiments.ipynb #f46eed40
+def chosen(
+    names:str, # 'a,b'; '' for all
+    allowed, # all of them, in order
+)->list:
+    "Some rows or columns of a table, as one asks for them"
+    wanted = [n.strip() for n in names.split(',')] if names else list(allowed)
+    if bad := [n for n in wanted if n not in allowed]:
+        raise Refused(f"{', '.join(bad)}: choose from {', '.join(allowed)}")
+    return [n for n in allowed if n in wanted]
+
 def fill(
     stores:Path, # crops of FaceForensics++ or its twin
     profile:str='smoke',
@@ -321,7 +332,7 @@ def fill(
     for r, m, s in tqdm(grid, 'runs', disable=not progress, ncols=80):
         spec = make_spec(profile, stores, r, m, 'c40', reading, s, model, train)
         again = refresh and store.open(spec).status == 'stale'
-        made.setdefault((r, m), []).append(store.run(spec, work(stores, **how), refresh=again))
+        made.setdefault((r, m), []).append(store.run(spec, work(stores, **how), again, device=how.get('device', 'cpu')))
     return made
 
 def cells(
