@@ -384,7 +384,8 @@ def draw_curves(
     for ax, (name, lines) in zip(axs, panels.items()):
         for column, label in lines.items():
             if column in log and log[column].notna().any(): ax.plot(log.epoch, log[column], '.-', label=label)
-        ax.set_title(name, fontsize=10); ax.set_xlabel('epoch'); ax.legend(fontsize=7)
+        ax.set_title(name, fontsize=10); ax.set_xlabel('epoch')
+        if ax.lines: ax.legend(fontsize=7)
     for ax, limits in zip(axs[1:], ((-1.05, 1.05), (-.03, 1.03), (-.03, 1.03))): ax.set_ylim(limits)
     fig.suptitle(title, fontsize=11)
     return fig
