@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['BEST_FIRST', 'copies', 'pair_of', 'Pair', 'cut', 'pair_crops', 'difference_mask', 'overlap', 'forgery_masks',
-           'fakes_of', 'all_masks', 'look', 'mean_of', 'per_video', 'summary', 'gain', 'Column', 'column', 'large',
-           'pictures_of', 'draw_columns']
+           'fakes_of', 'all_masks', 'look', 'mean_of', 'per_video', 'summary', 'gain', 'judged', 'says', 'open_nets',
+           'Column', 'column', 'large', 'pictures_of', 'draw_columns']
 
-# %% ../nbs/24_figures.ipynb #cc8b9420
+# %% ../nbs/24_figures.ipynb #5775e26d
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
@@ -21,6 +21,7 @@ from .cam import cam_numbers, centre_map, grad_cam, masks_for, normalise, overla
 from .clips import Clips, draw_chances, zoom
 from .evaluate import select
 from .faces import crop
+from .model import load_model
 from .prepare import read_prepared
 from .reproduce import Refused
 from .results import spread
@@ -151,7 +152,7 @@ def look(
                          for kind, m in masks.items()]
     return pd.DataFrame(rows)
 
-# %% ../nbs/24_figures.ipynb #d80514b4
+# %% ../nbs/24_figures.ipynb #2bbc3216
 def mean_of(x): # numbers of videos, some nan -> value, low, high
     "Mean over videos with a 95 % bootstrap interval"
     x = x[~np.isnan(x)]
@@ -163,14 +164,16 @@ def per_video(seen, net, column): # a series by video
 
 def summary(
     seen:pd.DataFrame, # of `look`
-)->pd.DataFrame: # method, mask, net, videos, number, value, low, high, chance, centre
+)->pd.DataFrame: # method, mask, net, videos, zero_maps, number; value, over (value minus chance), each with low and high; chance, centre
     "Both numbers with intervals, a line for each method, mask and network"
     rows = []
     for (method, mask, net), g in seen.groupby(['method','mask','net'], sort=False):
         about = dict(method=method, mask=mask, net=net, videos=g.video.nunique(), zero_maps=int(g.zero_map.sum()))
         for number in ('mass','pointing'):
-            value, low, high = mean_of(per_video(g, net, number).to_numpy())
-            rows.append(about | dict(number=number, value=value, low=low, high=high, chance=g.chance.mean(), centre=g.centre.mean()))
+            x, chance = per_video(g, net, number), per_video(g, net, 'chance')
+            found = dict(zip(('value','low','high'), mean_of(x.to_numpy())))
+            found |= dict(zip(('over','over_low','over_high'), mean_of((x-chance).to_numpy())))
+            rows.append(about | dict(number=number) | found | dict(chance=chance.mean(), centre=g.centre.mean()))
     return pd.DataFrame(rows)
 
 def gain(
@@ -181,6 +184,31 @@ def gain(
     "How much more of b's map is in the mask, on the same videos"
     x, y = (per_video(seen[seen['mask'] == mask], n, number) for n in (a, b))
     return mean_of((y-x).to_numpy())
+
+# %% ../nbs/24_figures.ipynb #9cc3d6cc
+def judged(low, high, more, less, same): # text
+    "What an interval of a difference says"
+    if np.isnan(low): return 'nothing to compare'
+    return more if low > 0 else less if high < 0 else same
+
+def says(
+    table:pd.DataFrame, # of `summary`
+    mask:str, # which masks
+    profile:str,
+): # yields sentences
+    "Do the maps lean towards the forged places?"
+    for r in table[(table['mask'] == mask) & (table.number == 'mass')].itertuples():
+        word = judged(r.over_low, r.over_high, 'more than chance', 'less than chance', 'not told from chance')
+        yield (f'{r.method}, {r.net}: {r.value:.0%} of the mass in a mask of {r.chance:.0%} of the frame, '
+               f'difference {r.over:+.3f} [{r.over_low:+.3f}, {r.over_high:+.3f}]: {word}')
+    if profile == 'smoke': yield 'profile smoke: it runs; nothing may be concluded'
+
+def open_nets(
+    runs:list, # of Run, a network each
+    device='cpu',
+)->list: # of HCIL
+    "The networks of some finished runs"
+    return [load_model(run.path('weights.safetensors'), device)[0] for run in runs]
 
 # %% ../nbs/24_figures.ipynb #a05d97b5
 class Column(NamedTuple):
