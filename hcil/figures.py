@@ -235,7 +235,7 @@ def large(x, px): # `[3,S,S]` -> uint8 `[px,px,3]`
     "A frame, enlarged smoothly"
     return resize(x, [px,px], antialias=True).movedim(0, -1)
 
-# %% ../nbs/24_figures.ipynb #bb70f4d9
+# %% ../nbs/24_figures.ipynb #5a1b0dd1
 def pictures_of(
     c:Column, px:int=160, # pixels of a side
 )->list: # of uint8 `[px,px,3]`: frame, mask, a map for each network
@@ -270,6 +270,8 @@ def _picture(ax, x, c, r, px):
     "One picture; on maps the mask's edge"
     ax.imshow(x)
     ax.axis('off')
+    if r >= 2 and [*c.maps.values()][r-2].max() == 0:
+        ax.text(px/2, px*.93, 'map is zero', ha='center', fontsize=6.5, color='w')
     if r < 2 or c.mask.max() == 0: return
     edge = F.interpolate(c.mask[None,None], (px,px), mode='bilinear')[0,0]                 # [S,S] -> [px,px]
     ax.contour(F.pad(edge, (1,)*4)[1:-1,1:-1].numpy(), [.5], colors='w', linewidths=.9)
