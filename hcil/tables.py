@@ -232,14 +232,16 @@ def grim(
     p = float(binom.sf(on.sum()-1, len(on), chance(N)))
     return dict(N=N, cells=len(on), hits=int(on.sum()), chance=chance(N), p=p, off=off)
 
-# %% ../nbs/29_tables.ipynb #1b1010ea
+# %% ../nbs/29_tables.ipynb #7dc1b37c
 def scan(
     cells:pd.DataFrame, # of `printed`
     Ns, # numbers of videos to try
 )->pd.DataFrame: # N, hits, surprise (-log10 of the p of `grim`)
     "The granularity test for many N"
-    found = [grim(cells, int(N)) for N in Ns]
-    return pd.DataFrame([dict(N=g['N'], hits=g['hits'], surprise=-np.log10(max(g['p'], 1e-300))) for g in found])
+    values, Ns = [tenthousandths(t) for t in cells.text], [int(N) for N in Ns]
+    hits = np.array([sum(v in grid(N) for v in values) for N in Ns])
+    p = binom.sf(hits-1, len(values), [chance(N) for N in Ns])
+    return pd.DataFrame(dict(N=Ns, hits=hits, surprise=-np.log10(np.maximum(p, 1e-300))))
 
 # %% ../nbs/29_tables.ipynb #53689842
 TWICE = [('4a', 'Baseline', '1', 'ResNet-50'), ('4b', 'Baseline', '1', 'ResNet-50'),
