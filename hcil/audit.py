@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['EQUATIONS', 'ROLES', 'LABEL', 'HOLDS', 'ONE', 'NOT', 'ABOUT', 'FF', 'OTHERS', 'CLAIMS', 'ACTION', 'VIDEO', 'FRAMES',
-           'relative', 'higher', 'lower', 'no_lower', 'rivals', 'means', 'total', 'auc_mean', 'rest', 'always',
-           'weighted_sum', 'BETAS', 'COMPARED', 'ERRATA', 'labels', 'parse', 'defined', 'used', 'labelled_cells',
-           'anchor', 'equation_row', 'equation_map', 'missing', 'map_table', 'address', 'percent', 'gain',
-           'more_videos', 'Claim', 'ω', 'data_sets', 'best', 'over_best', 'mean', 'largest', 'step', 'pairs', 'share',
-           'mcnemar', 'mcnemar_floor', 'fisher', 'comparison', 'floors', 'ledger', 'errata']
+           'higher', 'lower', 'no_lower', 'BETAS', 'COMPARED', 'ERRATA', 'labels', 'parse', 'defined', 'used',
+           'labelled_cells', 'anchor', 'equation_row', 'equation_map', 'missing', 'map_table', 'address', 'percent',
+           'gain', 'more_videos', 'Claim', 'ω', 'data_sets', 'always_one', 'square_of', 'rivals', 'best', 'value',
+           'over', 'step', 'mean', 'over_best', 'over_worst', 'relative', 'pairs', 'often', 'table_mean', 'table_best',
+           'total', 'mean_auc', 'q2_average', 'q2_best', 'q3', 'q5_total', 'q6_total', 'q6_mean', 'q10', 'elsewhere',
+           'values_of_beta', 'mcnemar', 'mcnemar_floor', 'fisher', 'comparison', 'floors', 'ledger', 'errata']
 
 # %% ../nbs/33_audit.ipynb #88afd352
 import ast, json, re
@@ -144,7 +145,7 @@ def more_videos(new, old, *columns):
     "The same in right answers"
     return tuple(videos(*address(new, c)) - videos(*address(old, c)) for c in columns)
 
-# %% ../nbs/33_audit.ipynb #514dccfe
+# %% ../nbs/33_audit.ipynb #a49bbf72
 HOLDS, ONE, NOT, ABOUT = 'holds', 'holds in one reading', 'does not follow from the tables', 'is not about the tables'
 
 @dataclass
@@ -155,7 +156,8 @@ class Claim:
     says:str                                # in our words
     said:tuple=()                           # the paper's numbers; empty for a claim in words
     digits:int=2                            # after the point, as printed
-    readings:dict=field(default_factory=dict)   # how it may be meant -> function: numbers; in words: (is it so?, what was seen)
+    readings:dict=field(default_factory=dict)   # how it may be meant -> function that gives numbers,
+                                            # for a claim in words (is it so?, what was seen)
     note:str=''
 
     def agrees(self, got):
@@ -172,7 +174,7 @@ class Claim:
         verdict = ABOUT if not ok else HOLDS if all(ok) else ONE if any(ok) else NOT
         return verdict, '; '.join(f'{how}: {show(g)}' for how, g in got.items())
 
-# %% ../nbs/33_audit.ipynb #df0b8251
+# %% ../nbs/33_audit.ipynb #379a2003
 FF = ('DF', 'F2F', 'FS', 'NT')
 OTHERS = ('Celeb-DF', 'Wild-DF', 'DFDC')
 
@@ -181,170 +183,239 @@ def ω(φ, β=2): # weight in Eq. 3, of one cosine
 
 def data_sets(): return {'FF++' if c in FF else c for c in printed().column}
 
+# %% ../nbs/33_audit.ipynb #b85056e2
 CLAIMS = [
-    Claim('C01', 'abstract', 'Experiments on four data sets', (4,), 0, {'in the tables': lambda: (len(data_sets()),)}),
+    Claim('C01', 'abstract', 'Experiments on four data sets', (4,), 0,
+          {'in the tables': lambda: (len(data_sets()),)}),
     Claim('C02', '4.1', 'FF++: 1000 videos forged by four methods, 4000 fakes', (4000,), 0,
           {'1000 for each column of Table 1': lambda: (1000*printed('1').column.nunique(),)}),
     Claim('C03', '4.1', 'Celeb-DF: 590 real and 5639 fake videos',
           note='the numbers of its second version, whose list has 300 more real videos, from YouTube'),
     Claim('C04', '4.1', 'WildDeepfake: 7314 sequences of 707 videos', note='as its own page says'),
-    Claim('C05', '4.1', 'DFDC-Preview: about 5000 videos, two manipulations', note='1131 real and 4113 fake, as the paper of Celeb-DF counts'),
-    Claim('C06', '4.2', 'λ₁ = 0.1, λ₂ = 0.01, β = 2, τ = 5, α = 0.5, r = 8, squeeze ratio 1/8', note='of these, a table varies only β'),
+    Claim('C05', '4.1', 'DFDC-Preview: about 5000 videos, two manipulations',
+          note='1131 real and 4113 fake, as the paper of Celeb-DF counts'),
+    Claim('C06', '4.2', 'λ₁ = 0.1, λ₂ = 0.01, β = 2, τ = 5, α = 0.5, r = 8, squeeze ratio 1/8',
+          note='of these, a table varies only β'),
     Claim('C07', '4.2', 'Training with U = 4, T = 4, batch of 12', note='16 frames a video'),
     Claim('C08', '4.2', '60 epochs from a rate of 1e-4, a tenth of it every 20'),
-    Claim('C09', '4.2', 'Test with U = 8, T = 4; 224 pixels; embeddings of 128', note='32 frames a video'),
-    Claim('C32', '3.2', 'With β = 0 the weighted loss is plain NCE', readings={
-          'the weight is 1 at every cosine': lambda: (all(ω(φ/10, 0) == 1 for φ in range(-10, 11)), 'also at φ = 1, with 0⁰ = 1')}),
-    Claim('C33', '3.2', 'The weight is near 0 for pristine snippets and near 1 for forged ones', (0, 1), 1, {
-          'same and opposite direction, φ = 1, −1': lambda: (ω(1), ω(-1)),
-          'similar and unrelated, φ = 0.5, 0': lambda: (ω(.5), ω(0))}, 'depends on how far apart the training drives them'),
-    Claim('C34', '3.2', 'The weighted sum below Eq. 5 has the exponent 2 (Eq. 3: β)', readings={
-          'the paper\'s β = 2': lambda: (ω(.5, 2) == ω(.5), 'the same'),
-          'Table 6\'s β = 0': lambda: (ω(.5, 0) == ω(.5), f'{ω(.5, 0):.4g}, not {ω(.5):.4g}')}, note='a slip of notation')]
+    Claim('C09', '4.2', 'Test with U = 8, T = 4; 224 pixels; embeddings of 128', note='32 frames a video')]
 
-# %% ../nbs/33_audit.ipynb #e3e0cf70
+# %% ../nbs/33_audit.ipynb #ab38b0fc
+def always_one(): return all(ω(φ/10, 0) == 1 for φ in range(-10, 11)), 'also at φ = 1, with 0⁰ = 1'
+def square_of(β): return ω(.5, 2) == ω(.5, β), f'at φ = 0.5 {ω(.5, 2):.4g} and {ω(.5, β):.4g}'
+
+CLAIMS += [
+    Claim('C32', '3.2', 'With β = 0 the weighted loss is plain NCE', readings={'the weight is 1 at every cosine': always_one}),
+    Claim('C33', '3.2', 'The weight is near 0 for pristine snippets and near 1 for forged ones', (0, 1), 1,
+          {'same and opposite direction, φ = 1, −1': lambda: (ω(1), ω(-1)),
+           'similar and unrelated, φ = 0.5, 0': lambda: (ω(.5), ω(0))},
+          note='depends on how far apart the training drives them'),
+    Claim('C34', '3.2', 'The weighted sum below Eq. 5 has the exponent 2 (Eq. 3: β)',
+          readings={"the paper's β = 2": lambda: square_of(2), "Table 6's β = 0": lambda: square_of(0)},
+          note='a slip of notation')]
+
+# %% ../nbs/33_audit.ipynb #0274c32b
 ACTION = ('I3D', 'TEI', 'TAM', 'DSANet', 'V4D', 'TDN')           # networks for action recognition
 VIDEO  = ('LSTM', *ACTION)                                       # the paper's video analysis methods
 FRAMES = ('ResNet-50', 'Xception')                               # of Table 1, those that see single frames
 
-def best(
+def rivals(
     table:str, column:str, # '1', 'c40 NT'
-    among=(), # rows; all but HCIL if empty
-)->str: # e.g. '1 TAM'
-    "The best competitor"
+)->pd.DataFrame: # of `printed`
+    "The cells of a column, but for HCIL's"
     _, name, *compression = address('any', column)
     df = printed(table)
-    df = df[(df.row != 'HCIL') & (df.column == name) & df.compression.isin(compression or df.compression)]
+    return df[(df.row != 'HCIL') & (df.column == name) & df.compression.isin(compression or df.compression)]
+
+def best(
+    table:str, column:str, # '1', 'c40 NT'
+    among=(), # rows; all if empty
+)->str: # e.g. '1 TAM'
+    "The best competitor; of equals, the first in the table"
+    df = rivals(table, column)
     if among: df = df[df.row.isin(among)]
     return f'{table} {df.loc[df.value.idxmax()].row}'
 
-def over_best(table, *columns):
-    "HCIL's gain over the best competitor of each column"
-    return tuple(gain(f'{table} HCIL', best(table, c), c)[0] for c in columns)
+# %% ../nbs/33_audit.ipynb #a1765d7e
+def value(row, *columns): return lambda: percent(row, *columns)
+def over(new, old, *columns): return lambda: gain(new, old, *columns)
+def step(old, new, column): return lambda: percent(old, column) + percent(new, column)
 
 def mean(x): return (sum(x)/len(x),)
-def largest(table, column):
-    "HCIL's gain over the worst competitor"
-    rows = printed(table)[lambda d: (d.column == column) & (d.row != 'HCIL')].row
-    return (max(gain(f'{table} HCIL', f'{table} {r}', column)[0] for r in rows),)
 
-# %% ../nbs/33_audit.ipynb #75faa5e0
-relative = lambda: (100*(cell('2', 'HCIL', 'DFDC')/cell('2', 'STIL', 'DFDC') - 1),)
+def over_best(table, *columns):
+    "HCIL's gain over the best competitor of each column"
+    return lambda: tuple(gain(f'{table} HCIL', best(table, c), c)[0] for c in columns)
 
+def over_worst(table, column):
+    "HCIL's largest gain"
+    return lambda: (max(gain(f'{table} HCIL', f'{table} {r}', column)[0] for r in rivals(table, column).row),)
+
+def relative(new, old, column):
+    "The gain in per cent of the old value"
+    return lambda: (100*(cell(*address(new, column))/cell(*address(old, column)) - 1),)
+
+# %% ../nbs/33_audit.ipynb #4e35761c
 CLAIMS += [
-    Claim('C10', '4.3', '94.64 % on NT at c40', (94.64,), 2, {'Table 1': lambda: percent('1 HCIL', 'c40 NT')}),
-    Claim('C11', '4.3', 'There, 2.14 points above V4D, the best action recognition model', (2.14,), 2, {
-          'over V4D': lambda: gain('1 HCIL', '1 V4D', 'c40 NT'),
-          'over the best such model, TAM': lambda: gain('1 HCIL', best('1', 'c40 NT', ACTION), 'c40 NT')}),
-    Claim('C12', '4.3', 'There, 2.86 points above STIL', (2.86,), 2, {'over STIL': lambda: gain('1 HCIL', '1 STIL', 'c40 NT')}),
-    Claim('C13', '4.3', 'Celeb-DF: 0.2 points above the state of the art', (.2,), 1, {'over the best row': lambda: over_best('2', 'Celeb-DF')},
-          'one video of 518'),
-    Claim('C14', '4.3', 'WildDeepfake: 1.24 points above the state of the art', (1.24,), 2, {
-          'over STIL': lambda: gain('2 HCIL', '2 STIL', 'Wild-DF'), 'over the best row, DSANet': lambda: over_best('2', 'Wild-DF')}),
-    Claim('C15', '4.3', 'DFDC: a margin of up to 6.0 points', (6.0,), 1, {
-          'over the best row': lambda: over_best('2', 'DFDC'), 'over the worst row': lambda: largest('2', 'DFDC'),
-          'over STIL, relative': lambda: relative()}, 'the margin is there, and larger than one run\'s noise; its size is another'),
-    Claim('C16', '4.3', 'AUC of 98.32 % on DF of FF++', (98.32,), 2, {'Table 3': lambda: percent('3 HCIL', 'DF')}),
-    Claim('C17', '4.3', 'AUC of 69.21 % on DFDC', (69.21,), 2, {'Table 3': lambda: percent('3 HCIL', 'DFDC')}),
-    Claim('C18', '4.3', 'On these two, about 1 point above the state of the art on average', (1,), 0, {
-          'over the best rows': lambda: mean(over_best('3', 'DF', 'DFDC')), 'over STIL': lambda: mean(gain('3 HCIL', '3 STIL', 'DF', 'DFDC'))}),
-    Claim('C19', '4.3', 'AUC 3.42 points higher on Celeb-DF', (3.42,), 2, {'over the best row': lambda: over_best('3', 'Celeb-DF')}),
-    Claim('C20', '4.3', 'AUC 1.3 points above STIL on DFDC', (1.3,), 1, {'over STIL': lambda: gain('3 HCIL', '3 STIL', 'DFDC')})]
+    Claim('C10', '4.3', '94.64 % on NT at c40', (94.64,), 2, {'Table 1': value('1 HCIL', 'c40 NT')}),
+    Claim('C11', '4.3', 'There, 2.14 points above V4D, the best action recognition model', (2.14,), 2,
+          {'over V4D': over('1 HCIL', '1 V4D', 'c40 NT'),
+           'over the best such model, TAM': lambda: gain('1 HCIL', best('1', 'c40 NT', ACTION), 'c40 NT')}),
+    Claim('C12', '4.3', 'There, 2.86 points above STIL', (2.86,), 2, {'over STIL': over('1 HCIL', '1 STIL', 'c40 NT')}),
+    Claim('C13', '4.3', 'Celeb-DF: 0.2 points above the state of the art', (.2,), 1,
+          {'over the best row': over_best('2', 'Celeb-DF')}, 'one video of 518'),
+    Claim('C14', '4.3', 'WildDeepfake: 1.24 points above the state of the art', (1.24,), 2,
+          {'over STIL': over('2 HCIL', '2 STIL', 'Wild-DF'), 'over the best row, DSANet': over_best('2', 'Wild-DF')}),
+    Claim('C15', '4.3', 'DFDC: a margin of up to 6.0 points', (6.0,), 1,
+          {'over the best row': over_best('2', 'DFDC'), 'over the worst row': over_worst('2', 'DFDC'),
+           'over STIL, relative': relative('2 HCIL', '2 STIL', 'DFDC')},
+          "the margin is there, and beyond one run's noise; its size is another")]
 
-# %% ../nbs/33_audit.ipynb #b9b2995b
-def step(old, new, column):
-    "From one value to another, in per cent"
-    return percent(old, column) + percent(new, column)
+# %% ../nbs/33_audit.ipynb #4e3f4b80
+CLAIMS += [
+    Claim('C16', '4.3', 'AUC of 98.32 % on DF of FF++', (98.32,), 2, {'Table 3': value('3 HCIL', 'DF')}),
+    Claim('C17', '4.3', 'AUC of 69.21 % on DFDC', (69.21,), 2, {'Table 3': value('3 HCIL', 'DFDC')}),
+    Claim('C18', '4.3', 'On these two, about 1 point above the state of the art on average', (1,), 0,
+          {'over the best rows': lambda: mean(over_best('3', 'DF', 'DFDC')()),
+           'over STIL': lambda: mean(gain('3 HCIL', '3 STIL', 'DF', 'DFDC'))}),
+    Claim('C19', '4.3', 'AUC 3.42 points higher on Celeb-DF', (3.42,), 2, {'over the best row': over_best('3', 'Celeb-DF')}),
+    Claim('C20', '4.3', 'AUC 1.3 points above STIL on DFDC', (1.3,), 1, {'over STIL': over('3 HCIL', '3 STIL', 'DFDC')})]
 
+# %% ../nbs/33_audit.ipynb #042ef48d
 CLAIMS += [
     Claim('C21', '4.4', 'Contrast on the plain baseline: F2F 88.93 → 91.43', (88.93, 91.43), 2,
-          {'Table 4b': lambda: step('4b Baseline', '4b +L_l+L_g', 'F2F')}),
-    Claim('C22', '4.4', 'The same: NT 87.50 → 90.36', (87.50, 90.36), 2, {'Table 4b': lambda: step('4b Baseline', '4b +L_l+L_g', 'NT')}),
-    Claim('C23', '4.4', 'RAI on the baseline: DF 95.36 → 98.21', (95.36, 98.21), 2, {'Table 4a': lambda: step('4a Baseline', '4a +RAI', 'DF')}),
-    Claim('C24', '4.4', 'The same: F2F 88.93 → 93.21', (88.93, 93.21), 2, {'Table 4a': lambda: step('4a Baseline', '4a +RAI', 'F2F')}),
-    Claim('C25', '4.4', 'The same: FS 94.64 → 96.06', (94.64, 96.06), 2, {'Table 4a': lambda: step('4a Baseline', '4a +RAI', 'FS')},
-          'the last digit'),
-    Claim('C26', '4.4', 'The same: NT 87.50 → 92.14', (87.50, 92.14), 2, {'Table 4a': lambda: step('4a Baseline', '4a +RAI', 'NT')}),
-    Claim('C27', '4.4', 'Contrast on top of one module: +0.36 / 0.72 / 0.71 / 0.36', (.36, .72, .71, .36), 2, {
-          'RAI with L_l': lambda: gain('4b +RAI+L_l', '4a +RAI', *FF), 'ISF with L_g': lambda: gain('4b +ISF+L_g', '4a +ISF', *FF)}),
-    Claim('C28', '4.4', 'Snippet contrast over its baseline: +0.35 / 1.07 / 0.72 / 1.39', (.35, 1.07, .72, 1.39), 2, {
-          'weighted': lambda: gain('6e weighted', '6e Baseline', *FF), 'NCE': lambda: gain('6e NCE', '6e Baseline', *FF)},
-          'three of the four are the weighted loss\'s'),
-    Claim('C29', '4.4', 'The weight over plain NCE: +0 / 0.35 / 0.36 / 0.16', (0, .35, .36, .16), 2,
-          {'Table 6e': lambda: gain('6e weighted', '6e NCE', *FF)}, 'a gain of 0.16 points would be less than one video'),
-    Claim('C30', '4.4', 'DFDC: NCE gains 0.64', (.64,), 2, {'Table 6f': lambda: gain('6f NCE', '6f Baseline', 'DFDC')}),
-    Claim('C31', '4.4', 'DFDC: the weighted loss gains, "0.9331 %" to "0.9511 %"', (.9331, .9511), 4, {
-          'as shares': lambda: tuple(x/100 for x in step('6f Baseline', '6f weighted', 'DFDC')),
-          'in per cent': lambda: step('6f Baseline', '6f weighted', 'DFDC')}, 'only the sign % is too many')]
+          {'Table 4b': step('4b Baseline', '4b +L_l+L_g', 'F2F')}),
+    Claim('C22', '4.4', 'The same: NT 87.50 → 90.36', (87.50, 90.36), 2,
+          {'Table 4b': step('4b Baseline', '4b +L_l+L_g', 'NT')}),
+    Claim('C23', '4.4', 'RAI on the baseline: DF 95.36 → 98.21', (95.36, 98.21), 2,
+          {'Table 4a': step('4a Baseline', '4a +RAI', 'DF')}),
+    Claim('C24', '4.4', 'The same: F2F 88.93 → 93.21', (88.93, 93.21), 2, {'Table 4a': step('4a Baseline', '4a +RAI', 'F2F')}),
+    Claim('C25', '4.4', 'The same: FS 94.64 → 96.06', (94.64, 96.06), 2,
+          {'Table 4a': step('4a Baseline', '4a +RAI', 'FS')}, 'the last digit'),
+    Claim('C26', '4.4', 'The same: NT 87.50 → 92.14', (87.50, 92.14), 2, {'Table 4a': step('4a Baseline', '4a +RAI', 'NT')})]
 
-# %% ../nbs/33_audit.ipynb #27d5c535
-def pairs(table, rows, against, how):
-    "How often `how(a, b)` is true of the printed values of two groups of rows"
+# %% ../nbs/33_audit.ipynb #6be75dc2
+CLAIMS += [
+    Claim('C27', '4.4', 'Contrast on top of one module: +0.36 / 0.72 / 0.71 / 0.36', (.36, .72, .71, .36), 2,
+          {'RAI with L_l': over('4b +RAI+L_l', '4a +RAI', *FF), 'ISF with L_g': over('4b +ISF+L_g', '4a +ISF', *FF)}),
+    Claim('C28', '4.4', 'Snippet contrast over its baseline: +0.35 / 1.07 / 0.72 / 1.39', (.35, 1.07, .72, 1.39), 2,
+          {'weighted': over('6e weighted', '6e Baseline', *FF), 'NCE': over('6e NCE', '6e Baseline', *FF)},
+          'three of the four are those of the weighted loss'),
+    Claim('C29', '4.4', 'The weight over plain NCE: +0 / 0.35 / 0.36 / 0.16', (0, .35, .36, .16), 2,
+          {'Table 6e': over('6e weighted', '6e NCE', *FF)}, 'a gain of 0.16 points would be less than one video'),
+    Claim('C30', '4.4', 'DFDC: NCE gains 0.64', (.64,), 2, {'Table 6f': over('6f NCE', '6f Baseline', 'DFDC')}),
+    Claim('C31', '4.4', 'DFDC: the weighted loss gains, "0.9331 %" to "0.9511 %"', (.9331, .9511), 4,
+          {'as shares': lambda: (cell('6f', 'Baseline', 'DFDC'), cell('6f', 'weighted', 'DFDC')),
+           'in per cent': step('6f Baseline', '6f weighted', 'DFDC')}, 'only the sign % is too many')]
+
+# %% ../nbs/33_audit.ipynb #1446cfdd
+higher, lower, no_lower = (lambda a, b: a > b), (lambda a, b: a < b), (lambda a, b: a >= b)
+
+def pairs(
+    table:str, # e.g. '1'
+    rows, against, # two groups of rows; None: all others
+    how, # of two printed values
+)->tuple: # how often it is so, of how many pairs
+    "Compare rows, cell by cell; empty cells are left out"
     wide = printed(table).pivot(index=['compression','column'], columns='row', values='value')
+    against = against or [r for r in wide if r not in rows]
     both = [(wide.at[c, a], wide.at[c, b]) for a in rows for b in against for c in wide.index]
-    both = [(a, b) for a, b in both if a == a and b == b]                          # empty cells are NaN
+    both = [(a, b) for a, b in both if a == a and b == b]                          # NaN is not equal to itself
     return sum(bool(how(a, b)) for a, b in both), len(both)
 
-def share(found, wanted):
-    "(is it at least this share?, 'k of n')"
-    k, n = found
-    return k >= wanted*n, f'{k} of {n}'
+def often(tables, rows, against, how, wanted=1.):
+    "A reading: is it so in at least this share of all pairs?"
+    def seen():
+        k, n = map(sum, zip(*[pairs(t, rows, against, how) for t in tables]))
+        return k >= wanted*n, f'{k} of {n}'
+    return seen
 
-higher, lower, no_lower = (lambda a, b: a > b), (lambda a, b: a < b), (lambda a, b: a >= b)
-rivals = lambda: [r for r in printed('1').row.unique() if r != 'HCIL']
-means = lambda rows: mean([c.value for c in printed('1').itertuples() if c.row in rows])[0]
-total = lambda row: sum(videos(*address(row, c)) for c in FF)
-auc_mean = lambda row: mean(percent(row, 'DF', 'Celeb-DF', 'DFDC'))[0]
-rest = lambda table, row: [r for r in printed(table).row.unique() if r != row]
-always = lambda tables, row, how: share(tuple(map(sum, zip(*[pairs(t, [row], rest(t, row), how) for t in tables]))), 1)
+# %% ../nbs/33_audit.ipynb #45dff31a
+def table_mean(*rows):
+    "Mean of all their cells in Table 1"
+    return float(printed('1')[lambda d: d.row.isin(rows)].value.mean())
 
-# %% ../nbs/33_audit.ipynb #4ca12266
+def table_best(rows):
+    "The best of them, for each column of Table 1"
+    return printed('1')[lambda d: d.row.isin(rows)].groupby(['compression','column']).value.max()
+
+def total(row): return sum(videos(*address(row, c)) for c in FF)
+def mean_auc(row): return mean(percent(row, 'DF', 'Celeb-DF', 'DFDC'))[0]
+
+# %% ../nbs/33_audit.ipynb #522c36b5
+def q2_average():
+    a, b = table_mean(*FRAMES), table_mean(*VIDEO)
+    return a < b, f'{a:.4f} and {b:.4f}'
+
+def q2_best():
+    a, b = table_best(FRAMES), table_best(VIDEO)
+    return all(a <= b), f'lower in {sum(a < b)} of {len(a)} columns, else equal'
+
+def q3():
+    m = {r: table_mean(r) for r in ('V4D', 'DSANet', 'STIL')}
+    return max(m.values())-min(m.values()) < .01, ', '.join(f'{r} {v:.4f}' for r, v in m.items())
+
+def q5_total():
+    a, b = total('4a +ISF'), total('4a +RAI')
+    return a < b, f'{a} and {b} videos'
+
+def q6_total():
+    both, *one = total('4a +RAI+ISF'), total('4b +RAI+L_l'), total('4b +ISF+L_g')
+    return both > max(one), f'{both}; {one[0]} and {one[1]} videos'
+
+def q6_mean():
+    both, *one = mean_auc('5c +RAI+ISF'), mean_auc('5d +RAI+L_l'), mean_auc('5d +ISF+L_g')
+    return both > max(one), f'{both:.2f}; {one[0]:.2f} and {one[1]:.2f}'
+
+# %% ../nbs/33_audit.ipynb #e5961c11
 CLAIMS += [
     Claim('Q1', '4.3', 'HCIL beats nearly all competitors in all settings', readings={
-          'nine of ten comparisons in Table 1': lambda: share(pairs('1', ['HCIL'], rivals(), higher), .9)}, note='one row is higher, others tie'),
+          'nine of ten comparisons in Table 1': often('1', ['HCIL'], None, higher, .9)}, note='one row is higher, others tie'),
     Claim('Q2', '4.3', 'Frame-based detectors are inferior to video analysis', readings={
-          'every comparison': lambda: share(pairs('1', FRAMES, VIDEO, lower), 1),
-          'on average': lambda: (means(FRAMES) < means(VIDEO), f'{means(FRAMES):.4f} and {means(VIDEO):.4f}')}),
-    Claim('Q3', '4.3', 'V4D and DSANet are comparable to STIL', readings={
-          'within one point, on average': lambda: (max(abs(means([r])-means(['STIL'])) for r in ('V4D','DSANet')) < .01,
-                                                   ', '.join(f'{r} {means([r]):.4f}' for r in ('V4D','DSANet','STIL')))}),
+          'every comparison': often('1', FRAMES, VIDEO, lower), 'on average': q2_average, 'best against best': q2_best}),
+    Claim('Q3', '4.3', 'V4D and DSANet are comparable to STIL', readings={'means within one point': q3}),
     Claim('Q4', '4.4', 'The baseline is lowest', readings={
-          'Tables 4 and 5': lambda: always(('4a','4b','5c','5d'), 'Baseline', lower)}),
+          'Tables 4 and 5': often(['4a','4b','5c','5d'], ['Baseline'], None, lower)}),
     Claim('Q5', '4.4', 'ISF gains less than RAI', readings={
-          'Table 4, total': lambda: (total('4a +ISF') < total('4a +RAI'), f"{total('4a +ISF')} and {total('4a +RAI')} videos"),
-          'Table 4, every column': lambda: share(pairs('4a', ['+ISF'], ['+RAI'], lower), 1),
-          'Table 5, every column': lambda: share(pairs('5c', ['+ISF'], ['+RAI'], lower), 1)}, note='by one video of 280 where at all'),
+          'Table 4, total': q5_total, 'Table 4, every column': often(['4a'], ['+ISF'], ['+RAI'], lower),
+          'Table 5, every column': often(['5c'], ['+ISF'], ['+RAI'], lower)}, note='by one video of 280 where at all'),
     Claim('Q6', '4.4', 'RAI and ISF together are better than contrast on one of them', readings={
-          'Table 4, total': lambda: (total('4a +RAI+ISF') > max(total('4b +RAI+L_l'), total('4b +ISF+L_g')),
-              f"{total('4a +RAI+ISF')}; {total('4b +RAI+L_l')} and {total('4b +ISF+L_g')} videos"),
-          'Table 5, mean': lambda: (auc_mean('5c +RAI+ISF') > max(auc_mean('5d +RAI+L_l'), auc_mean('5d +ISF+L_g')),
-              f"{auc_mean('5c +RAI+ISF'):.2f}; {auc_mean('5d +RAI+L_l'):.2f} and {auc_mean('5d +ISF+L_g'):.2f}")},
-          note='with the contrast on both (All) it is so in every column'),
+          'Table 4, total': q6_total, 'Table 5, mean': q6_mean}, note='with contrast on both (All) it is so in every column'),
     Claim('Q7', '4.4', 'Across data sets the conclusions are similar', readings={
-          'All is best (Q8)': lambda: always(('5c','5d'), 'All', higher), 'baseline is lowest (Q4)': lambda: always(('5c','5d'), 'Baseline', lower),
-          'ISF gains less than RAI (Q5)': lambda: share(pairs('5c', ['+ISF'], ['+RAI'], lower), 1)}),
-    Claim('Q8', '4.4', 'All together is best', readings={'Tables 4 and 5': lambda: always(('4a','4b','5c','5d'), 'All', higher)})]
+          'All is best (Q8)': often(['5c','5d'], ['All'], None, higher),
+          'baseline is lowest (Q4)': often(['5c','5d'], ['Baseline'], None, lower),
+          'ISF gains less than RAI (Q5)': often(['5c'], ['+ISF'], ['+RAI'], lower)}),
+    Claim('Q8', '4.4', 'All together is best', readings={
+          'Tables 4 and 5': often(['4a','4b','5c','5d'], ['All'], None, higher)})]
 
-# %% ../nbs/33_audit.ipynb #44c13194
-weighted_sum = lambda: sum(more_videos('6e weighted', '6e NCE', *FF))
-BETAS = dict(NCE=0, weighted=2)                                                      # rows of Table 6
+# %% ../nbs/33_audit.ipynb #ad487e45
+BETAS = dict(NCE=0, weighted=2)                                                     # rows of Table 6
+
+def q10(enough):
+    "A reading: does the weight's gain on FF++ pass `enough`?"
+    def seen():
+        d = sum(more_videos('6e weighted', '6e NCE', *FF))
+        return enough(d), f'{d} more of {4*VIDEOS["NT"]}, p is {mcnemar_floor(d):.2g} at best'
+    return seen
+
+def elsewhere(column): return lambda: (column not in FF, 'trained on all four manipulations of FF++')
+def values_of_beta(n): return lambda: (len(set(BETAS.values())) >= n, f'β = {list(BETAS.values())}')
 
 CLAIMS += [
     Claim('Q9', '4.4', 'The weighted loss is as good as NCE or better', readings={
-          'Table 6': lambda: share(tuple(map(sum, zip(*[pairs(t, ['weighted'], ['NCE'], no_lower) for t in ('6e','6f')]))), 1)}),
+          'Table 6': often(['6e','6f'], ['weighted'], ['NCE'], no_lower)}),
     Claim('Q10', '4.4', 'The weight helps also where all frames are forged', readings={
-          'more right answers on FF++': lambda: (weighted_sum() > 0, f'{weighted_sum()} more of {4*280}'),
-          'more than one run can show': lambda: (mcnemar_floor(weighted_sum()) < .05, f'p is {mcnemar_floor(weighted_sum()):.2g} at best')}),
-    Claim('Q11', '4.3', 'Table 3 is a test across data sets', readings={
-          c: lambda c=c: (c not in FF, 'trained on FF++, all four manipulations') for c in printed('3').column.unique()}),
+          'more right answers on FF++': q10(lambda d: d > 0),
+          'more than one run can show': q10(lambda d: mcnemar_floor(d) < .05)}),
+    Claim('Q11', '4.3', 'Table 3 is a test across data sets', readings={c: elsewhere(c) for c in ('DF', 'Celeb-DF', 'DFDC')}),
     Claim('Q12', '4.4', 'Table 6 studies β', readings={
-          'with and without the weight': lambda: (len(BETAS) > 1, f'β = {list(BETAS.values())}'),
-          'as a parameter, three values or more': lambda: (len(set(BETAS.values())) > 2, f'β = {list(BETAS.values())}')}),
+          'with and without the weight': values_of_beta(2), 'as a parameter, three values or more': values_of_beta(3)}),
     Claim('Q13', '4.2', 'The compared detectors, Xception among them, are video-based', readings={
           'Xception sees more than one frame': lambda: ('Xception' not in FRAMES, 'Section 4.3 calls it frame-based')}),
     Claim('Q14', '4.3, 4.5', 'The contrast is why HCIL is ahead, and its maps cover the forged areas',
-          note='pictures of chosen videos; can be measured with masks, see the notebook on class activation maps'),
-    Claim('Q15', '4.1', 'DFDC\'s videos are forged in part, without labels of frames', note='cannot be seen in the data then; on the twins it can')]
+          note='pictures of chosen videos; can be measured with masks'),
+    Claim('Q15', '4.1', "DFDC's videos are forged in part, without labels of frames",
+          note='cannot be seen in the data then; on the twins it can')]
 
 # %% ../nbs/33_audit.ipynb #7eda03ef
 def mcnemar(
@@ -359,26 +430,26 @@ def mcnemar_floor(
     "The smallest p that a difference of `d` videos can have, whatever the pairing"
     return min(1., 2*2.**-abs(d))
 
-# %% ../nbs/33_audit.ipynb #755a30a6
+# %% ../nbs/33_audit.ipynb #f901c2b3
 COMPARED = [                                                    # what, new row, old rows, columns
-    ('HCIL, best competitor at c23', '1 HCIL', 'best', ['c23 '+c for c in FF]),
-    ('HCIL, best competitor at c40', '1 HCIL', 'best', ['c40 '+c for c in FF]),
-    ('HCIL, best competitor', '2 HCIL', 'best', OTHERS),
-    ('HCIL, STIL at c40', '1 HCIL', '1 STIL', ['c40 '+c for c in FF]),
-    ('HCIL, STIL', '2 HCIL', '2 STIL', OTHERS),
+    ('HCIL over the best rival, c23', '1 HCIL', 'best', ['c23 '+c for c in FF]),
+    ('HCIL over the best rival, c40', '1 HCIL', 'best', ['c40 '+c for c in FF]),
+    ('HCIL over the best rival, other data', '2 HCIL', 'best', OTHERS),
+    ('HCIL over STIL, c40', '1 HCIL', '1 STIL', ['c40 '+c for c in FF]),
+    ('HCIL over STIL, other data', '2 HCIL', '2 STIL', OTHERS),
     ('L_l and L_g on the baseline', '4b +L_l+L_g', '4b Baseline', FF),
     ('RAI on the baseline', '4a +RAI', '4a Baseline', FF),
     ('ISF on the baseline', '4a +ISF', '4a Baseline', FF),
     ('L_l on RAI', '4b +RAI+L_l', '4a +RAI', FF),
     ('L_g on ISF', '4b +ISF+L_g', '4a +ISF', FF),
-    ('L_g on RAI and ISF', '6e Baseline', '4a +RAI+ISF', FF),
-    ('NCE on these', '6e NCE', '6e Baseline', FF),
-    ('NCE on these, other data', '6f NCE', '6f Baseline', OTHERS),
+    ('L_g on RAI+ISF', '6e Baseline', '4a +RAI+ISF', FF),
+    ('NCE on RAI+ISF+L_g', '6e NCE', '6e Baseline', FF),
+    ('NCE on RAI+ISF+L_g, other data', '6f NCE', '6f Baseline', OTHERS),
     ('weight on NCE', '6e weighted', '6e NCE', FF),
     ('weight on NCE, other data', '6f weighted', '6f NCE', OTHERS),
-    ('all contrast on RAI and ISF', '4a All', '4a +RAI+ISF', FF),
-    ('weighted loss, other data', '6f weighted', '6f Baseline', OTHERS),
-    ('everything', '4a All', '4a Baseline', FF)]
+    ('all contrast on RAI+ISF', '4a All', '4a +RAI+ISF', FF),
+    ('weighted NCE on RAI+ISF+L_g, other data', '6f weighted', '6f Baseline', OTHERS),
+    ('everything on the baseline', '4a All', '4a Baseline', FF)]
 
 # %% ../nbs/33_audit.ipynb #449b18cb
 def fisher(k, k2, N):
@@ -456,11 +527,11 @@ E-41 | t | 4.1 | Celeb-DF: 590 real | and 300 from YouTube in the second version
 E-42 | S | 3.3, Norm | layer norm, axes and shapes not said | over channels | `norm`, `scale`, `qkv` (A-14)
 '''
 
-# %% ../nbs/33_audit.ipynb #d48fb6ea
+# %% ../nbs/33_audit.ipynb #6c55d9d4
 def errata()->pd.DataFrame: # id, severity, unsure, place, printed, meant, code
     "Slips of the paper and what the code does about them"
     rows = []
     for line in ERRATA.strip().replace('\n    ', ' ').splitlines():
-        id, severity, place, printed, meant, code = (part.strip() for part in line.split('|'))
-        rows.append(dict(id=id, severity=severity[0], unsure=severity.endswith('?'), place=place, printed=printed, meant=meant, code=code))
-    return pd.DataFrame(rows)
+        id, severity, *rest = (part.strip() for part in line.split('|'))
+        rows.append([id, severity[0], severity.endswith('?'), *rest])
+    return pd.DataFrame(rows, columns=['id', 'severity', 'unsure', 'place', 'printed', 'meant', 'code'])
