@@ -6,13 +6,16 @@
 __all__ = ['PROFILES', 'REQUIRED', 'STARTED', 'KEY', 'repo_root', 'git', 'code_version', 'device_name', 'spec_hash',
            'fingerprint', 'stamp', 'atomic', 'to_json', 'caption', 'markdown_table', 'save_png', 'save_table',
            'read_table', 'stamp_text', 'read_stamp', 'check_stamps', 'artefact', 'Refused', 'pick_device',
-           'get_papermill', 'refuse_unknown', 'environment', 'publish', 'run_notebook', 'last_line', 'paper_notebooks',
-           'parse_setting', 'reproduce', 'tell', 'tell_check', 'tell_list', 'hcil_reproduce']
+           'get_papermill', 'refuse_unknown', 'environment', 'publish', 'run_notebook', 'not_run', 'last_line',
+           'paper_notebooks', 'parse_setting', 'params_for', 'inputs_of', 'record_of', 'is_current', 'keep_record',
+           'Job', 'tell', 'tell_check', 'tell_list', 'hcil_reproduce']
 
 # %% ../nbs/32_reproduce.ipynb #e48220f0
 import contextlib, dataclasses, datetime, hashlib, json, os, platform, re, shutil, subprocess, sys, tempfile, time
+from importlib.metadata import version
 from pathlib import Path
 import pandas as pd
+from fastcore.basics import patch
 from fastcore.script import call_parse, Param, store_true
 from PIL import Image
 import hcil
@@ -270,10 +273,10 @@ def run_notebook(
     params:dict, # given to papermill
     root:Path, # the checkout
     progress=False, # papermill's progress bar: False, True or a dict for tqdm
-)->dict: # notebook, copy (the executed one), made (paths in figures/), error ('' if none), seconds
+)->dict: # notebook, copy (the executed one), made (paths in figures/), error ('' if none), why (not run, '' if it was), seconds
     "Run one paper notebook; its artefacts reach `figures/` only if it comes to its end"
     runs = root/'_runs'/params['profile']; runs.mkdir(parents=True, exist_ok=True)
-    result = dict(notebook=nb.stem, copy=runs/nb.name, made=[], error='', seconds=0.); t0 = time.perf_counter()
+    result = not_run(nb, params, root) | dict(error=''); t0 = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=runs, prefix=f'.{nb.stem}-') as made:
         path = os.pathsep.join(filter(None, [str(root), os.environ.get('PYTHONPATH')]))
         try:
@@ -284,22 +287,28 @@ def run_notebook(
         except Exception as e: result['error'] = last_line(e)
     return result | dict(seconds=time.perf_counter()-t0)
 
+def not_run(nb, params, root, error='', why=''): # dict, as of `run_notebook`
+    "The result of a notebook that is not executed"
+    return dict(notebook=nb.stem, copy=root/'_runs'/params['profile']/nb.name, made=[], error=error, why=why, seconds=0.)
+
 def last_line(e):
-    "What went wrong, as the last line of a traceback says it"
+    "What went wrong, and in which cell, as the last line of a traceback says it"
     name, text = getattr(e, 'ename', type(e).__name__), str(getattr(e, 'evalue', e)).strip()
-    return f'{name}: {text.splitlines()[0]}' if text else name
+    where = f'cell [{e.exec_count}], ' if getattr(e, 'exec_count', None) else ''     # its number in the executed copy
+    return where + (f'{name}: {text.splitlines()[0]}' if text else name)
 
 # %% ../nbs/32_reproduce.ipynb #adcce16a
 def paper_notebooks(
     root:Path, # the checkout
-    only=None, # names, e.g. ['fig3']; None for all
+    names=None, # e.g. ['fig3']; none or 'all' for all
 )->list: # paths, sorted by name
     "The notebooks of nbs/paper/"
     found = {p.stem: p for p in sorted((root/'nbs'/'paper').glob('*.ipynb')) if p.name[0] not in '._'}
     if not found: raise Refused('there are no notebooks in nbs/paper/')
-    for name in only or []:
+    names = None if 'all' in (names or []) else names
+    for name in names or []:
         if name not in found: raise Refused(f"there is no notebook {name!r} in nbs/paper/: choose from {', '.join(found)}")
-    return [found[n] for n in dict.fromkeys(only or found)]
+    return [found[n] for n in dict.fromkeys(names or found)]
 
 def parse_setting(text):
     "`seed=1` -> ('seed', 1); a value that is no number or list stays a string"
@@ -308,30 +317,113 @@ def parse_setting(text):
     try: return name, json.loads(value)
     except json.JSONDecodeError: return name, value
 
+def params_for(
+    nb:Path, # a notebook
+    settings:dict, # parameters that it must know
+    options:dict, # parameters that it gets if it knows them
+)->dict:
+    "The parameters of one notebook"
+    refuse_unknown(nb, dict(profile='') | settings)
+    known = get_papermill().inspect_notebook(str(nb))
+    return {k: v for k, v in options.items() if k in known} | settings
+
 # %% ../nbs/32_reproduce.ipynb #21931def
-def reproduce(
-    profile:str='smoke', # `smoke`, `mini` or `full`
-    only=None, # names of notebooks; None for all
-    settings:dict=None, # further parameters for each of them
-    root:Path=None, # the checkout, by default the one around the current folder
-    progress:bool=False, # a progress bar for each notebook?
+def inputs_of(
+    nb:Path, params:dict, root:Path,
+    runs=(), # what tells the runs that it shows from earlier ones
+)->str: # 12 hex digits
+    "A hash of all that the artefacts of a notebook follow from"
+    return spec_hash(dict(notebook=fingerprint(nb), params=params, code=code_version(root), torch=version('torch'), runs=[*runs]))
+
+def record_of(nb, params, root): return root/'_runs'/params['profile']/f'{nb.stem}.json'
+
+def is_current(nb, params, root, inputs): # bool
+    "Was it run with the same inputs, and is what it made still there as it was?"
+    try: record = json.loads(record_of(nb, params, root).read_text())
+    except (OSError, ValueError): return False
+    same = lambda name, mark: (root/name).is_file() and fingerprint(root/name) == mark
+    return record['inputs'] == inputs and all(same(*item) for item in record['made'].items())
+
+def keep_record(result, nb, params, root, inputs):
+    "For `is_current`"
+    made = {p.relative_to(root).as_posix(): fingerprint(p) for p in result['made']}
+    with atomic(record_of(nb, params, root)) as tmp: tmp.write_text(json.dumps(dict(inputs=inputs, made=made)))
+
+# %% ../nbs/32_reproduce.ipynb #6382dbe9
+class Job:
+    "Some paper notebooks with their parameters"
+    def __init__(self,
+        root:Path, # the checkout
+        names=None, # of notebooks; none or 'all' for all
+        profile:str='smoke', # `smoke`, `mini` or `full`
+        settings:dict=None, # parameters that each of them must have
+        jobs:int=1, # trainings at a time
+        **options, # parameters for those that have them: data, seeds, device, refresh
+    ):
+        if profile not in PROFILES: raise Refused(f"unknown profile {profile!r}: choose one of {', '.join(PROFILES)}")
+        self.root, self.nbs, self.jobs = root, paper_notebooks(root, names), jobs
+        self.common = dict(profile=profile) | options | (settings or {})
+        self.params = {nb.stem: params_for(nb, settings or {}, dict(profile=profile) | options) for nb in self.nbs}
+        trained = [name for name, p in self.params.items() if 'seeds' in p]  # whoever trains has seeds
+        if trained: from hcil import plan                                    # here, since it imports torch
+        self.plan = plan if trained else None
+        self.wanted = plan.tables_of(trained, self.common) if trained else {}
+        self.setting = plan.setting_of(self.common, jobs) if trained else None
+
+    def units(self): # list of Units
+        "Make the crops and name the runs"
+        if not self.wanted: return []
+        self.stores = self.plan.ready(self.wanted, self.setting)
+        return self.plan.plan(self.wanted, self.setting, self.stores)
+
+# %% ../nbs/32_reproduce.ipynb #803095c8
+@patch
+def only(self:Job, prepare, keys):
+    "Show the plan, or make crops, or some runs"
+    if not self.wanted: return
+    if not (prepare or keys): return print(*self.plan.tell_outlook(self.wanted, self.setting), sep='\n')
+    units = self.units()
+    if unknown := [k for k in keys if k not in {u.key for u in units}]:
+        raise Refused(f"{', '.join(unknown)}: no run of {', '.join(self.wanted)} in this profile has that key; its code or its crops may have changed since")
+    if prepare: print(*self.stores.values(), sep='\n')
+    failed = self.plan.carry_out([u for u in units if u.key in keys], self.setting, self.stores)
+    if len(failed): raise Refused(f'{failed.cell[0]}: {failed.error[0]}')
+
+@patch
+def run(self:Job,
+    progress:bool=False, # bars?
 )->list: # a dict for each notebook, see `run_notebook`
-    "Run the paper's notebooks; everything that can be refused is refused before the first one starts"
-    if profile not in PROFILES: raise Refused(f"unknown profile {profile!r}: choose one of {', '.join(PROFILES)}")
-    try: root = root or repo_root()
-    except FileNotFoundError as e: raise Refused(str(e)) from None
-    nbs, params = paper_notebooks(root, only), dict(profile=profile) | (settings or {})
-    for nb in nbs: refuse_unknown(nb, params)
-    bar = lambda i, nb: dict(desc=f'{i+1}/{len(nbs)} {nb.stem:10}', ncols=80) if progress else False
-    return [run_notebook(nb, params, root, bar(i, nb)) for i, nb in enumerate(nbs)]
+    "Make the runs, then the notebooks"
+    units, failed = self.units(), []
+    if units:
+        if progress: print(*self.plan.tell_plan(units, self.setting), sep='\n')
+        failed = self.plan.carry_out(units, self.setting, self.stores).to_dict('records')
+    bar = lambda i, nb: dict(desc=f'{i+1}/{len(self.nbs)} {nb.stem:10}', ncols=80) if progress else False
+    return [self.execute(nb, [f for f in failed if nb.stem in f['tables']], [u for u in units if nb.stem in u.tables], bar(i, nb))
+            for i, nb in enumerate(self.nbs)]
+
+@patch
+def execute(self:Job, nb, failed, units, bar=False): # dict, see `run_notebook`
+    "One notebook, unless nothing has changed for it or it lacks a run"
+    params = self.params[nb.stem]
+    if failed:
+        words = f"{len(failed)} of its runs failed, the first ({failed[0]['cell']}) with {failed[0]['error']}"
+        return not_run(nb, params, self.root, error=words)
+    inputs = inputs_of(nb, params, self.root, [(u.key, self.setting.store().open(u.spec).done['stamp']['date']) for u in units])
+    fresh = is_current(nb, params, self.root, inputs) and not params.get('refresh') and not (params.get('data') and not units)
+    if fresh: return not_run(nb, params, self.root, why='nothing has changed since it was made')
+    result = run_notebook(nb, params, self.root, bar)
+    if not result['error']: keep_record(result, nb, params, self.root, inputs)
+    return result
 
 # %% ../nbs/32_reproduce.ipynb #e94701d5
 def tell(results, root):
     "What was made, what failed, and where to look"
     rel, lines = lambda p: p.relative_to(root).as_posix(), []
     for r in results:
-        lines.append(f"{r['notebook']}: {'FAILED, ' + r['error'] if r['error'] else 'done'} ({r['seconds']:.0f} s, executed copy in {rel(r['copy'])})")
-        lines += [f'    {rel(p)}' for p in r['made']]
+        end = 'FAILED, ' + r['error'] if r['error'] else r['why'] or 'done'
+        copy = f" ({r['seconds']:.0f} s, executed copy in {rel(r['copy'])})" if r['seconds'] else ''
+        lines += [f"{r['notebook']}: {end}{copy}"] + [f'    {rel(p)}' for p in r['made']]
     failed = [r['notebook'] for r in results if r['error']]
     lines.append(f"notebooks done: {len(results)-len(failed)} of {len(results)}; files written to figures/: {sum(len(r['made']) for r in results)}" +
                  (f"; failed: {', '.join(failed)} (older artefacts were left as they were)" if failed else ''))
@@ -347,9 +439,9 @@ def tell_check(root):
     print(f'{len(report)-bad} of {len(report)} artefacts carry a complete stamp')
     return bad
 
-def tell_list(root):
+def tell_list(nbs):
     "Every notebook with its title and its parameters"
-    for nb in paper_notebooks(root):
+    for nb in nbs:
         cells = json.loads(nb.read_text(encoding='utf-8'))['cells']
         title = next((l[2:].strip() for c in cells if c['cell_type'] == 'markdown' for l in ''.join(c['source']).splitlines() if l.startswith('# ')), '')
         known = get_papermill().inspect_notebook(str(nb))
@@ -358,19 +450,28 @@ def tell_list(root):
 # %% ../nbs/32_reproduce.ipynb #8d6fa255
 @call_parse
 def hcil_reproduce(
+    names:Param('notebooks in nbs/paper/, e.g. table4 fig5; all of them if none is named', str, nargs='*'),
     profile:str='smoke', # smoke, mini or full
-    only:Param('names of notebooks in nbs/paper/, e.g. fig3 cost; all of them if left out', str, nargs='+')=None,
-    set:Param('further parameters of the notebooks, e.g. seed=1', str, nargs='+')=None,
-    check:Param('make nothing, verify the stamp of every artefact in figures/', store_true)=False,
-    list:Param('make nothing, list the notebooks', store_true)=False,
+    data:str='', # folder with your copies of the data sets, in their official layouts; the twins if left out
+    seeds:int=0, # how many; the profile's own number if left out
+    device:str='auto', # cpu, cuda, or auto: cuda where there is one
+    jobs:int=1, # trainings at a time
+    refresh:Param('make runs and notebooks again whose code has changed', store_true)=False,
+    set:Param('further parameters of the notebooks, e.g. columns=DF,F2F', str, nargs='+')=None,
+    list:Param('make nothing, show the notebooks and the plan', store_true)=False,
+    check:Param('make nothing, verify every artefact in figures/', store_true)=False,
+    prepare:Param('only make the crops that the runs need', store_true)=False,
+    unit:Param('only make these runs, named by their keys', str, nargs='+')=None,
 ):
     "Make the tables and figures in figures/ again, from nothing: see --list"
     try:
         root = repo_root()
         if check: sys.exit(1 if tell_check(root) else 0)
-        if list: return tell_list(root)
-        results = reproduce(profile, only, dict(map(parse_setting, set or [])), root, progress=True)
+        job = Job(root, names, profile, dict(map(parse_setting, set or [])), jobs, data=data, seeds=seeds, device=device, refresh=int(refresh))
+        if list: tell_list(job.nbs)
+        if list or prepare or unit: return job.only(prepare, unit or [])
+        results = job.run(progress=True)
     except (Refused, FileNotFoundError) as e: sys.exit(f'hcil_reproduce: {e}')
-    except KeyboardInterrupt: sys.exit('hcil_reproduce: interrupted; artefacts of notebooks that had finished are in figures/')
+    except KeyboardInterrupt: sys.exit('hcil_reproduce: interrupted; finished runs and artefacts are kept, start it again to go on')
     print(tell(results, root))
     if any(r['error'] for r in results): sys.exit(1)
