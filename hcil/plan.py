@@ -420,6 +420,8 @@ def lacks(wanted, data): # sentence, or ''
 
 def ready(wanted, setting): # data set -> folder of its crops
     "Make the crops that some tables need"
+    if setting.profile == 'full' and not setting.data:
+        raise Refused('the profile full is for your own copies of the data sets: name the folder that holds them with --data')
     if setting.data and (sentence := lacks(wanted, setting.data)): raise Refused(sentence)
     return {name: setting.stores(name) for name in data_sets(c for cells in wanted.values() for c in cells)}
 
