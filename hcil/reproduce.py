@@ -12,12 +12,15 @@ __all__ = ['PROFILES', 'REQUIRED', 'STARTED', 'KEY', 'repo_root', 'git', 'code_v
 
 # %% ../nbs/32_reproduce.ipynb #e48220f0
 import contextlib, dataclasses, datetime, hashlib, json, os, platform, re, shutil, subprocess, sys, tempfile, time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 import pandas as pd
 from fastcore.basics import patch
 from fastcore.script import call_parse, Param, store_true
 from PIL import Image
+from tqdm import tqdm
 import hcil
 
 # %% ../nbs/32_reproduce.ipynb #0192d0a4
@@ -272,7 +275,6 @@ def run_notebook(
     nb:Path, # nbs/paper/….ipynb
     params:dict, # given to papermill
     root:Path, # the checkout
-    progress=False, # papermill's progress bar: False, True or a dict for tqdm
 )->dict: # notebook, copy (the executed one), made (paths in figures/), error ('' if none), why (not run, '' if it was), seconds
     "Run one paper notebook; its artefacts reach `figures/` only if it comes to its end"
     runs = root/'_runs'/params['profile']; runs.mkdir(parents=True, exist_ok=True)
@@ -282,7 +284,7 @@ def run_notebook(
         try:
             with environment(HCIL_OUT=made, PYTHONPATH=path):
                 get_papermill().execute_notebook(str(nb), str(result['copy']), params, kernel_name='python3', cwd=str(nb.parent),
-                    progress_bar=progress, extra_arguments=['--IPKernelApp.log_level=40'])   # the kernel reports errors only
+                    progress_bar=False, extra_arguments=['--IPKernelApp.log_level=40'])   # the kernel reports errors only
             result['made'] = publish(Path(made), root/'figures')
         except Exception as e: result['error'] = last_line(e)
     return result | dict(seconds=time.perf_counter()-t0)
@@ -357,18 +359,18 @@ class Job:
         names=None, # of notebooks; none or 'all' for all
         profile:str='smoke', # `smoke`, `mini` or `full`
         settings:dict=None, # parameters that each of them must have
-        jobs:int=1, # trainings at a time
+        jobs:int=0, # trainings and notebooks at a time; 0: two in `smoke`, otherwise one
         **options, # parameters for those that have them: data, seeds, device, refresh
     ):
         if profile not in PROFILES: raise Refused(f"unknown profile {profile!r}: choose one of {', '.join(PROFILES)}")
-        self.root, self.nbs, self.jobs = root, paper_notebooks(root, names), jobs
+        self.root, self.nbs, self.jobs = root, paper_notebooks(root, names), jobs or (2 if profile == 'smoke' else 1)
         self.common = dict(profile=profile) | options | (settings or {})
         self.params = {nb.stem: params_for(nb, settings or {}, dict(profile=profile) | options) for nb in self.nbs}
         trained = [name for name, p in self.params.items() if 'seeds' in p]  # whoever trains has seeds
         if trained: from hcil import plan                                    # here, since it imports torch
         self.plan = plan if trained else None
         self.wanted = plan.tables_of(trained, self.common) if trained else {}
-        self.setting = plan.setting_of(self.common, jobs) if trained else None
+        self.setting = plan.setting_of(self.common, self.jobs) if trained else None
 
     def units(self): # list of Units
         "Make the crops and name the runs"
@@ -398,23 +400,44 @@ def run(self:Job,
     if units:
         if progress: print(*self.plan.tell_plan(units, self.setting), sep='\n')
         failed = self.plan.carry_out(units, self.setting, self.stores).to_dict('records')
-    bar = lambda i, nb: dict(desc=f'{i+1}/{len(self.nbs)} {nb.stem:10}', ncols=80) if progress else False
-    return [self.execute(nb, [f for f in failed if nb.stem in f['tables']], [u for u in units if nb.stem in u.tables], bar(i, nb))
-            for i, nb in enumerate(self.nbs)]
+    own = lambda nb: ([f for f in failed if nb.stem in f['tables']], [u for u in units if nb.stem in u.tables])
+    results = {nb: self.settled(nb, *own(nb)) for nb in self.nbs}            # those that need not be executed
+    with tqdm(total=len(self.nbs), desc='notebooks', disable=not progress, ncols=80) as bar:
+        bar.update(sum(r is not None for r in results.values()))
+        for nb, r in self.execute([nb for nb in self.nbs if results[nb] is None]):
+            results[nb] = r
+            if not r['error']: keep_record(r, nb, self.params[nb.stem], self.root, self.inputs(nb, own(nb)[1]))
+            bar.set_postfix_str(nb.stem); bar.update()
+    return list(results.values())
 
 @patch
-def execute(self:Job, nb, failed, units, bar=False): # dict, see `run_notebook`
-    "One notebook, unless nothing has changed for it or it lacks a run"
+def inputs(self:Job, nb, units): # text
+    "See `inputs_of`"
+    store = self.setting.store() if units else None
+    return inputs_of(nb, self.params[nb.stem], self.root, [(u.key, store.open(u.spec).done['stamp']['date']) for u in units])
+
+@patch
+def settled(self:Job, nb, failed, units): # dict, see `run_notebook`; None if it must be executed
+    "A notebook that lacks a run, or for which nothing has changed"
     params = self.params[nb.stem]
     if failed:
         words = f"{len(failed)} of its runs failed, the first ({failed[0]['cell']}) with {failed[0]['error']}"
         return not_run(nb, params, self.root, error=words)
-    inputs = inputs_of(nb, params, self.root, [(u.key, self.setting.store().open(u.spec).done['stamp']['date']) for u in units])
-    fresh = is_current(nb, params, self.root, inputs) and not params.get('refresh') and not (params.get('data') and not units)
-    if fresh: return not_run(nb, params, self.root, why='nothing has changed since it was made')
-    result = run_notebook(nb, params, self.root, bar)
-    if not result['error']: keep_record(result, nb, params, self.root, inputs)
-    return result
+    if params.get('refresh') or (params.get('data') and not units): return None      # a folder of your own can change unnoticed
+    fresh = is_current(nb, params, self.root, self.inputs(nb, units))
+    return not_run(nb, params, self.root, why='nothing has changed since it was made') if fresh else None
+
+@patch
+def execute(self:Job, nbs): # yields notebook, dict
+    "One after the other, or `jobs` at a time, each in a process of its own"
+    tasks = [(nb, self.params[nb.stem], self.root) for nb in nbs]
+    if self.jobs == 1: yield from ((t[0], run_notebook(*t)) for t in tasks); return
+    cores = max(1, os.cpu_count()//self.jobs)
+    with environment(OMP_NUM_THREADS=cores), ProcessPoolExecutor(self.jobs, get_context('spawn')) as pool:
+        started = {pool.submit(run_notebook, *t): t for t in tasks}
+        for done in as_completed(started):
+            nb, params, root = started[done]
+            yield nb, not_run(nb, params, root, error=str(e)) if (e := done.exception()) else done.result()
 
 # %% ../nbs/32_reproduce.ipynb #e94701d5
 def tell(results, root):
@@ -455,7 +478,7 @@ def hcil_reproduce(
     data:str='', # folder with your copies of the data sets, in their official layouts; the twins if left out
     seeds:int=0, # how many; the profile's own number if left out
     device:str='auto', # cpu, cuda, or auto: cuda where there is one
-    jobs:int=1, # trainings at a time
+    jobs:int=0, # trainings and notebooks at a time; two in smoke and else one if left out
     refresh:Param('make runs and notebooks again whose code has changed', store_true)=False,
     set:Param('further parameters of the notebooks, e.g. columns=DF,F2F', str, nargs='+')=None,
     list:Param('make nothing, show the notebooks and the plan', store_true)=False,

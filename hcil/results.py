@@ -34,7 +34,7 @@ def test_work(run, stores, device='cpu', workers=0): # function of the test's Ru
     def of(test):
         started, d = time.perf_counter(), test.spec['data']
         found = evaluate(run.path('weights.safetensors'), stores, 'test', d['method'] or None, d['compression'] or None,
-                         size=configs(run.spec)[1].size, workers=workers, device=device)
+                         size=configs(run.spec)[1].size, workers=workers, device=device, **test.spec.get('scoring', {}))
         s = stamp(run.spec['profile'], d['source'], run.spec['seed'], test.spec, device, started)
         write_predictions(found.predictions, test.path('predictions.csv'), s)
         results = metrics(found.predictions) | dict(seen=found.notes)
