@@ -19,7 +19,7 @@ setup(
     packages=find_packages(include=[lib, f'{lib}.*']), include_package_data=True,
     python_requires=f">={cfg['min_python']}",
     install_requires=shlex.split(cfg.get('requirements', '')),
-    extras_require={'dev': shlex.split(cfg.get('dev_requirements', ''))},
+    extras_require={extra: shlex.split(cfg.get(f'{extra}_requirements', '')) for extra in ('dev', 'cluster')},
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
     zip_safe=False, project_urls={'Documentation': cfg['doc_host'] + cfg['doc_baseurl']},
     entry_points={'console_scripts': shlex.split(cfg.get('console_scripts', '')),

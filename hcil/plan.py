@@ -385,6 +385,7 @@ def one_number(paper, ours=None): # text
 def beside(
     table:str, # 'table1' to 'table6'
     df:pd.DataFrame, # of `cells`
+    data:str='', # the folder of your own; '' if ours are of the twins, and then the table says so
 )->pd.DataFrame: # a row each; columns as in the paper, and what answers the row
     "The paper's table with ours in it: 'paper | ours [low, high]'"
     found, live = printed_in(table), {(r.row, r.column): r for r in df.itertuples()}
@@ -392,11 +393,11 @@ def beside(
     rows, columns = [n for n in names if n not in NAMES.values()], list(dict.fromkeys(df.column))
     rows += [r for r in dict.fromkeys(df.row) if r not in rows]
     text = {c: [one_number(found(r, c)[0], live.get((r, c))) for r in rows] for c in columns}
-    return pd.DataFrame(text | {'answered by': [answer(r, df) for r in rows]}, index=pd.Index(rows, name='row'))
+    return pd.DataFrame(text | {'answered by': [answer(r, df, data) for r in rows]}, index=pd.Index(rows, name='row'))
 
-def answer(row, df): # text
+def answer(row, df, data=''): # text
     "Is a row trained here? If not, why"
-    return 'a training here' if row in set(df.row) else status_of(row)[1]
+    return 'a training here' + ', on drawn heads'*(not data) if row in set(df.row) else status_of(row)[1]
 
 # %% ../nbs/37_plan.ipynb #a8120621
 def outlook(units, setting): # DataFrame: key, kind, row, reading, data, method, seed, tables, status, why
@@ -472,7 +473,7 @@ def crops_there(name, setting): # Path, or None
 
 def distinct(cells): # how many
     "Trainings and tests that answer some cells"
-    no_test = dict(row='', column='', test='', test_method='', test_compression='')
+    no_test = dict(row='', column='', test='', test_method='', test_compression='', scoring=())
     tests = {dataclasses.replace(c, row='', column='') for c in cells if c.test}
     return len({dataclasses.replace(c, **no_test) for c in cells}) + len(tests)
 

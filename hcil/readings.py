@@ -103,7 +103,7 @@ PROTOCOL = [
 ]
 REGISTER = METHOD + PROTOCOL
 
-# %% ../nbs/28_readings.ipynb #2cbcd05f
+# %% ../nbs/28_readings.ipynb #68eb4a80
 PLACES = dict(model=[f.name for f in fields(HCILConfig)], train=[f.name for f in fields(TrainConfig)], scoring=['u_reading'],
               seed=['seed'], method=['method'])
 
@@ -117,6 +117,7 @@ def fitted(change, profile): # dict
     change = dict(change)
     if change.get('pwm') == 'position': change['size'] = TrainConfig(**recipe).size
     if 'keep' in change: change['keep'] = dict(best='last', last='best')[TrainConfig(**recipe).keep]
+    if 'batch' in change and profile == 'smoke': change['batch'] = 16         # there are no more videos
     if 'head_hidden' in change: change['head_hidden'] = int(change['head_hidden']*channels(HCILConfig(**net)))
     return change
 

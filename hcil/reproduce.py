@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['PROFILES', 'REQUIRED', 'STARTED', 'KEY', 'repo_root', 'git', 'code_version', 'device_name', 'spec_hash',
            'fingerprint', 'stamp', 'atomic', 'to_json', 'caption', 'markdown_table', 'save_png', 'save_table',
-           'read_table', 'stamp_text', 'read_stamp', 'check_stamps', 'artefact', 'Refused', 'pick_device',
-           'get_papermill', 'refuse_unknown', 'environment', 'publish', 'run_notebook', 'not_run', 'last_line',
-           'paper_notebooks', 'parse_setting', 'params_for', 'inputs_of', 'record_of', 'is_current', 'keep_record',
-           'Job', 'tell', 'tell_check', 'tell_list', 'hcil_reproduce']
+           'read_table', 'stamp_text', 'read_stamp', 'check_stamps', 'checkout_of', 'code_of', 'what_changed',
+           'artefact', 'Refused', 'pick_device', 'get_papermill', 'refuse_unknown', 'environment', 'publish',
+           'run_notebook', 'not_run', 'last_line', 'paper_notebooks', 'parse_setting', 'params_for', 'inputs_of',
+           'record_of', 'is_current', 'keep_record', 'Job', 'tell', 'tell_check', 'tell_list', 'hcil_reproduce']
 
 # %% ../nbs/32_reproduce.ipynb #e48220f0
-import contextlib, dataclasses, datetime, hashlib, json, os, platform, re, shutil, subprocess, sys, tempfile, time
+import contextlib, dataclasses, datetime, hashlib, io, json, os, platform, re, shutil, subprocess, sys, tarfile, tempfile, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import lru_cache
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -210,6 +211,34 @@ def check_stamps(
         except ValueError as e: row['problem'] = str(e)
         rows.append(row)
     return pd.DataFrame(rows, columns=['artefact', 'profile', 'commit', 'date', 'problem'])
+
+# %% ../nbs/32_reproduce.ipynb #2ce70b63
+@lru_cache(maxsize=None)
+def checkout_of(root, commit): # TemporaryDirectory, or None
+    "The package and the paper notebooks as they were at a commit"
+    r = subprocess.run(['git', 'archive', commit, 'hcil', 'nbs/paper'], cwd=root, capture_output=True)
+    if r.returncode: return None                                            # no git, or the commit is not in this clone
+    folder = tempfile.TemporaryDirectory()
+    with tarfile.open(fileobj=io.BytesIO(r.stdout)) as tar: tar.extractall(folder.name, filter='data')
+    return folder
+
+def code_of(nb): # text
+    "The code cells of a notebook, without magics"
+    cells = json.loads(Path(nb).read_text(encoding='utf-8'))['cells']
+    lines = [l for c in cells if c['cell_type'] == 'code' for l in ''.join(c['source']).splitlines()]
+    return '\n'.join(l for l in lines if not l.lstrip().startswith(('%', '!')))
+
+def what_changed(root, nb, commit): # names
+    "Code that a paper notebook follows from, and that is not what it was at a commit; nothing if that is not known"
+    from hcil.runs import code_hash, imports_of, sources
+    then = checkout_of(root, commit) if nb else None
+    if then is None: return []
+    old_nb, old_package = Path(then.name)/nb.relative_to(root), Path(then.name)/'hcil'
+    if not old_nb.exists(): return [nb.name]
+    known = lambda m, package: m.count('.') == 1 and (package/f'{m[5:]}.py').is_file()           # a module, and not a name in one
+    of = lambda code, package: sources([m for m in imports_of(code) if known(m, package)], ('hcil.reproduce', 'hcil.runs'), package)
+    old, new = of(code_of(old_nb), old_package), of(code_of(nb), root/'hcil')
+    return [nb.name]*(code_hash(code_of(old_nb)) != code_hash(code_of(nb))) + sorted(m for m in old | new if old.get(m) != new.get(m))
 
 # %% ../nbs/32_reproduce.ipynb #54e0c693
 def artefact(
@@ -454,12 +483,14 @@ def tell(results, root):
 
 def tell_check(root):
     "Every artefact with its stamp; how many are not in order"
-    report = check_stamps(root/'figures')
+    report, nbs = check_stamps(root/'figures'), {p.stem: p for p in paper_notebooks(root)}
     if report.empty: raise Refused('there are no artefacts in figures/: make them with hcil_reproduce')
-    for r in report.itertuples():
-        print(f'{r.artefact:28} ' + (f'NOT IN ORDER: {r.problem}' if r.problem else f'{r.profile:6} commit {r.commit}, {r.date}'))
+    changed = [what_changed(root, nbs.get(r.artefact.split('_')[0].split('.')[0]), r.commit.split(' ')[0]) for r in report.itertuples()]
+    for r, names in zip(report.itertuples(), changed):
+        since = f"; since then changed: {', '.join(names)}" if names else ''
+        print(f'{r.artefact:28} ' + (f'NOT IN ORDER: {r.problem}' if r.problem else f'{r.profile:6} commit {r.commit}, {r.date}{since}'))
     bad = int((report.problem != '').sum())
-    print(f'{len(report)-bad} of {len(report)} artefacts carry a complete stamp')
+    print(f'{len(report)-bad} of {len(report)} artefacts carry a complete stamp; {sum(map(bool, changed))} are older than some code that they follow from')
     return bad
 
 def tell_list(nbs):
