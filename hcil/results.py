@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'METRICS', 'LIMITS', 'KINDS', 'chosen', 'test_work', 'right_answers', 'spread', 'share_of', 'share_gain',
-           'scores_of', 'mean_auc', 'auc_of', 'auc_gain', 'verdict', 'cells', 'a_cell', 'in_print', 'says']
+           'scores_of', 'mean_auc', 'auc_of', 'auc_gain', 'verdict', 'cells', 'a_cell', 'in_print', 'power', 'says']
 
 # %% ../nbs/36_results.ipynb #e9e28abd
 import json, time
@@ -141,6 +141,14 @@ LIMITS = dict(smoke='Profile smoke: everything runs. No number here says anythin
               full='Profile full: your copies of the data sets, the recipe of the paper.')
 KINDS = dict(gains='gains', loses='loses', no='no difference resolved')           # first word of a verdict -> in a sentence
 
+def power(df): # sentence
+    "Which gains so many videos and seeds can show, and how large the paper's are"
+    with_gain, paper_base = df[df.gain.notna()], df[df.gain.isna()].set_index('column').paper
+    reach = 100*float((with_gain.gain_high-with_gain.gain_low).mean()/2)
+    printed = 100*(with_gain.paper - with_gain.column.map(paper_base)).dropna()
+    theirs = f"; the paper's lie between {printed.min():+.1f} and {printed.max():+.1f}" if len(printed) else ''
+    return f'The intervals of the gains reach {reach:.1f} points to each side, so smaller ones cannot be told from none{theirs}.'
+
 def says(
     df:pd.DataFrame, # of `cells`
     profile:str,
@@ -152,4 +160,4 @@ def says(
         first = part.verdict.str.split().str[0]
         told = [f'{words} on {", ".join(part.column[first == kind])}' for kind, words in KINDS.items() if (first == kind).any()]
         lines.append(f'{row}, against the baseline: ' + '; '.join(told) + '.')
-    return lines
+    return lines + [power(df)]
