@@ -11,7 +11,7 @@ import pandas as pd, pytest
 import house
 
 pytestmark = pytest.mark.skipif('slow' not in os.environ.get('HCIL_FLAGS', '').split(), reason='trains: FLAGS=slow')
-COMMAND = [sys.executable, '-m', 'hcil.reproduce']
+COMMAND = [sys.executable, '-c', 'import sys; from hcil.reproduce import hcil_reproduce; sys.exit(hcil_reproduce())']     # as the installed script does
 FIG4 = ['fig4', '--set', 'columns=DF,NT']          # four trainings and a picture
 
 @pytest.fixture(scope='module')
