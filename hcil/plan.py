@@ -105,8 +105,9 @@ def changed(name, short, change): # Cell
     "The full model with a change"
     parts = {part: dict(pairs) for part, pairs in sorted_out(change).items()}
     method, there = METHODS[short], {}
+    reading = 'separating' if parts['model'].pop('detach_weight', False) else 'paper'        # by its preset, as in Table 4: one run for both
     if parts['scoring'] or parts['method']: there = dict(test='ff++', test_method=method, test_compression='c40')
-    return Cell(name, short, 'All', method=parts['method'].get('method', method), compression='c40', changes=tuple(parts['model'].items()),
+    return Cell(name, short, 'All', reading, method=parts['method'].get('method', method), compression='c40', changes=tuple(parts['model'].items()),
                 train=tuple(parts['train'].items()), scoring=tuple(parts['scoring'].items()), seed=parts['seed'].get('seed', 0), **there)
 
 TABLES = dict(                                      # paper notebook -> its cells, by profile

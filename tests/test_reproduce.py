@@ -11,7 +11,11 @@ import pandas as pd, pytest
 import house
 
 pytestmark = pytest.mark.skipif('slow' not in os.environ.get('HCIL_FLAGS', '').split(), reason='trains: FLAGS=slow')
-COMMAND = [sys.executable, '-c', 'import sys; from hcil.reproduce import hcil_reproduce; sys.exit(hcil_reproduce())']     # as the installed script does
+SCRIPT = f'''#!{sys.executable}
+import sys
+from hcil.reproduce import hcil_reproduce
+if __name__ == '__main__': sys.exit(hcil_reproduce())
+'''                                                # what installing makes of the command; here of this checkout
 FIG4 = ['fig4', '--set', 'columns=DF,NT']          # four trainings and a picture
 
 @pytest.fixture(scope='module')
@@ -28,10 +32,12 @@ class Checkout:
         self.folder = Path(folder); (self.folder/'nbs'/'paper').mkdir(parents=True)
         for f in ('settings.ini', 'nbs/paper/fig4.ipynb'): shutil.copy(house.ROOT/f, self.folder/f)
         self.env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'} | dict(PYTHONPATH=str(house.ROOT), OMP_NUM_THREADS='1',
-            HCIL_HOME=str(self.folder/'data'), HCIL_RUNS=str(self.folder/'runs'), PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
+            HCIL_HOME=str(self.folder/'data'), HCIL_RUNS=str(self.folder/'runs'), PATH=f'{self.folder/"bin"}{os.pathsep}{os.environ["PATH"]}')
+        self.command = self.folder/'bin'/'hcil_reproduce'
+        self.command.parent.mkdir(); self.command.write_text(SCRIPT); self.command.chmod(0o755)
 
-    def start(self, *args, command=COMMAND):
-        return subprocess.Popen([*command, *args], cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    def start(self, *args, command=None):
+        return subprocess.Popen([*(command or [self.command]), *args], cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
 
     def finish(self, *args, **options):
         "Exit status, and what was printed"
