@@ -165,7 +165,8 @@ class ScaledResNet(ResNet):
     def stages(self): return [self.layer1, self.layer2, self.layer3, self.layer4]
 
 # %% ../nbs/05_model.ipynb #7370a584
-IMAGENET = dict(resnet18='ResNet18_Weights', resnet34='ResNet34_Weights', resnet50='ResNet50_Weights')
+IMAGENET = dict(resnet18='ResNet18_Weights', resnet34='ResNet34_Weights', resnet50='ResNet50_Weights',
+                googlenet='GoogLeNet_Weights', vgg19='VGG19_Weights')        # the last two: for compared methods
 
 def twins_weights(
     backbone:str, width:float,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RIVALS', 'ROWS', 'SMALL', 'RivalConfig', 'Rival', 'groups', 'refuse', 'rival', 'build', 'before', 'OnResNet',
-           'clips_for', 'fails', 'overfit', 'conform']
+           'starting_weights', 'size_of', 'clips_for', 'fails', 'overfit', 'conform']
 
 # %% ../../nbs/baselines/core.ipynb #fede7cf2
 import copy, dataclasses
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
 from ..losses import LossTerms
-from ..model import HCILOutput, OnSnippets, RGB, ScaledResNet, load_pretrained
+from ..model import HCILOutput, OnSnippets, RGB, ScaledResNet, cost, load_pretrained
 
 # %% ../../nbs/baselines/core.ipynb #dfd0713a
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Rival(nn.Module):
     def __init__(self, cfg:RivalConfig):
         super().__init__()
         self.cfg, self.weights, self.g_l, self.g_g = cfg, 'random initialisation', None, None
+        frames = cfg.U*cfg.T if self.builtin_U else self.least            # a longer video comes in groups of U
+        if frames < self.least: raise ValueError(f'{cfg.U}·{cfg.T} = {frames} frames a video, but {cfg.rival} needs {self.least} or more: give more snippets or longer ones')
         for name, rgb in self.rgb.items(): self.register_buffer(name, torch.tensor(rgb).view(3,1,1), persistent=False)
 
     @property
@@ -88,8 +90,8 @@ def refuse(rival, clips):
     if clips.ndim != 6 or clips.shape[3] != 3: raise ValueError(f'clips are [B,U,T,3,H,W], but got {list(clips.shape)}')
     (B, U, T), cfg, name = clips.shape[:3], rival.cfg, rival.cfg.rival
     if T != cfg.T: raise ValueError(f'snippets of T = {T} frames, but this {name} was built for T = {cfg.T}: sample {cfg.T} frames, or build it with T={T}')
-    if rival.builtin_U and U % cfg.U: raise ValueError(f'{U} snippets, but this {name} was built for U = {cfg.U}: give a multiple of {cfg.U}, or build it with U={U}')
     if U*T < rival.least: raise ValueError(f'{U*T} frames a video, but {name} needs {rival.least} or more: give more snippets or longer ones')
+    if rival.builtin_U and U % cfg.U: raise ValueError(f'{U} snippets, but this {name} was built for U = {cfg.U}: give a multiple of {cfg.U}, or build it with U={U}')
 
 # %% ../../nbs/baselines/core.ipynb #92a4a361
 RIVALS = {}                                        # row -> class
@@ -126,13 +128,39 @@ class OnResNet(Rival):
         self.net = ScaledResNet(cfg.backbone, cfg.width)
         self.weights = load_pretrained(self.net, cfg)
         self.insert(self.net)
-        self.classifier = nn.Linear(self.net.out_channels, 2)
+        self.classifier = nn.Linear(self.out_channels, 2)
 
     def insert(self, net): "What the method adds"
+
+    @property
+    def out_channels(self): return self.net.out_channels         # what the classifier takes
 
     def snippets(self, x): # `[B,U,T,3,H,W]` -> `[B,U,2]`
         f = self.net.features(x.flatten(0,2)).mean((2,3))         # [B,U,T,3,H,W] -> [B·U·T,3,H,W] -> [B·U·T,C',H',W'] -> [B·U·T,C']
         return self.classifier(f).unflatten(0, x.shape[:3]).mean(2)        # -> [B·U·T,2] -> [B,U,T,2] -> [B,U,2]
+
+# %% ../../nbs/baselines/core.ipynb #77c10856
+def starting_weights(
+    net, # its backbone
+    cfg:RivalConfig,
+    what:str, # the backbone's name, e.g. 'Xception'
+)->str: # where the weights come from, for the stamp
+    "Fill a backbone for which neither ImageNet's weights nor drawn heads are at hand"
+    if cfg.pretrained in ('imagenet','twins'): return f'random initialisation (no {what} of {cfg.pretrained} at hand)'
+    if cfg.pretrained and cfg.width != 1:
+        raise ValueError(f'weights of {what} have width 1, not {cfg.width}: give width=1 or pretrained=None')
+    return load_pretrained(net, cfg)
+
+# %% ../../nbs/baselines/core.ipynb #810d08a2
+def size_of(
+    rival, # one of `ROWS`, or a class
+    shape=(1,4,4,3,224,224), # `[B,U,T,3,H,W]`
+    **config, # fields of `RivalConfig`
+): # Cost
+    "Parameters, FLOPs and activations of a rival"
+    cfg = RivalConfig(rival if isinstance(rival, str) else rival.__name__, **dict(pretrained=None) | config)
+    with torch.device('meta'): net = build(cfg) if isinstance(rival, str) else rival(cfg)
+    return cost(net, shape)
 
 # %% ../../nbs/baselines/core.ipynb #712aef88
 SMALL = dict(backbone='resnet18', width=.25, pretrained=None, dropout=0.)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 from .core import OnResNet, Rival, rival
-from ..model import IMAGENET, OnSnippets, load_pretrained
+from ..model import OnSnippets, load_pretrained
 
 # %% ../../nbs/baselines/i3d.ipynb #9f634c5b
 def conv3d_loop(
@@ -97,9 +97,6 @@ def inflate_from(
     own = net.state_dict()
     net.load_state_dict({n: inflate(state[n], p.shape[2], how) if p.ndim == 5 else state[n] for n, p in own.items()})
 
-# %% ../../nbs/baselines/i3d.ipynb #a7a9b90f
-IMAGENET['googlenet'] = 'GoogLeNet_Weights'      # `load_pretrained` finds it there
-
 # %% ../../nbs/baselines/i3d.ipynb #f5bc120f
 def picture_weights(
     cfg, # RivalConfig
@@ -123,8 +120,6 @@ class I3D(Rival):
 
     def __init__(self, cfg):
         super().__init__(cfg)
-        if cfg.U*cfg.T < self.least:
-            raise ValueError(f'{cfg.U}·{cfg.T} = {cfg.U*cfg.T} frames a video, but I3D needs {self.least} or more: give more snippets or longer ones')
         self.net = Inception3d(cfg.width)
         self.weights, state = picture_weights(cfg)
         if state is not None: inflate_from(self.net, state)

@@ -45,9 +45,8 @@ class LSTM(OnResNet):
         self.lstm = nn.LSTM(net.out_channels, net.scale(self.hidden), batch_first=True)
         self.dropout = nn.Dropout(self.cfg.dropout)
 
-    def __init__(self, cfg):
-        super().__init__(cfg)
-        self.classifier = nn.Linear(self.lstm.hidden_size, 2)
+    @property
+    def out_channels(self): return self.lstm.hidden_size
 
     def scores(self, x): # normalised `[B,U,T,3,H,W]` -> `[B,2]`, `[B,U,2]`
         f = self.net.features(x.flatten(0,2)).mean((2,3))         # -> [B·U·T,C',H',W'] -> [B·U·T,C']

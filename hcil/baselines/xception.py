@@ -9,8 +9,7 @@ __all__ = ['Separable', 'whole_kernel', 'Block', 'XceptionNet', 'Xception']
 from collections import OrderedDict
 import torch
 from torch import nn
-from .core import Rival, rival
-from ..model import load_pretrained
+from .core import Rival, rival, starting_weights
 
 # %% ../../nbs/baselines/xception.ipynb #f3419780
 class Separable(nn.Module):
@@ -77,9 +76,7 @@ class Xception(Rival):
     def __init__(self, cfg):
         super().__init__(cfg)
         self.net = XceptionNet(cfg.width)
-        if cfg.pretrained in ('imagenet','twins'): self.weights = f'random initialisation (no Xception of {cfg.pretrained} at hand)'
-        elif cfg.pretrained and cfg.width != 1: raise ValueError(f'weights of Xception have width 1, not {cfg.width}: give width=1 or pretrained=None')
-        else: self.weights = load_pretrained(self.net, cfg)
+        self.weights = starting_weights(self.net, cfg, 'Xception')
         self.classifier = nn.Linear(self.net.out_channels, 2)
 
     def snippets(self, x): # normalised `[B,U,T,3,H,W]` -> `[B,U,2]`
