@@ -27,7 +27,7 @@ import torch
 from fastcore.script import call_parse
 from scipy.stats import binomtest, norm
 from sklearn.metrics import roc_auc_score, roc_curve
-from torch import Tensor
+from torch import nn, Tensor
 from tqdm import tqdm
 from .clips import ClipLoader, Clips, StoreError, clip_indices, clip_loader, listed
 from .losses import cosine, weight
@@ -757,7 +757,7 @@ def reference_rows(
 # %% ../nbs/21_evaluate.ipynb #8b27fa54
 def open_weights(weights, device): # HCIL, what its file says about it, its name
     "A model from a file, or the model itself"
-    if isinstance(weights, HCIL): return weights, {}, 'a model in memory'
+    if isinstance(weights, nn.Module): return weights, {}, 'a model in memory'
     model, about = load_model(weights, device)
     return model, about, fingerprint(weights)
 

@@ -6,13 +6,13 @@
 __all__ = ['CHOICES', 'PRESETS', 'ABLATIONS', 'LAYERS', 'IMAGENET', 'RGB', 'HCILConfig', 'preset', 'ScaledResNet',
            'twins_weights', 'load_file', 'load_pretrained', 'OnSnippets', 'blocks_for', 'block_sizes', 'insert_raim',
            'HCILOutput', 'projection_head', 'HCIL', 'encode', 'fuse', 'forward', 'embed', 'loss', 'for_inference',
-           'save_model', 'load_model', 'Cost', 'saved_bytes', 'cost']
+           'config_from', 'save_model', 'load_model', 'Cost', 'saved_bytes', 'cost']
 
 # %% ../nbs/05_model.ipynb #6e188559
 import copy, dataclasses, json, os, warnings
 from collections import OrderedDict
 from dataclasses import dataclass
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from typing import NamedTuple
 import torch
@@ -91,6 +91,10 @@ class HCILConfig:
         if unknown:
             raise ValueError(f"HCILConfig has no field {', '.join(unknown)}: its fields are {', '.join(names)}")
         return dataclasses.replace(self, **changes)
+
+    def build(self)->'HCIL':
+        "The network"
+        return HCIL(self)
 
 # %% ../nbs/05_model.ipynb #aee6f38a
 CHOICES = dict(                                    # RAIM, ISF and the losses check their own
@@ -359,8 +363,16 @@ def for_inference(self:HCIL)->HCIL:
 for _f in (encode, fuse, forward, embed, loss, for_inference): setattr(HCIL, _f.__name__, _f)   # now HCIL has them
 
 # %% ../nbs/05_model.ipynb #5a7e10ad
+def config_from(
+    fields:dict, # JSON values
+): # HCILConfig, or RivalConfig of a compared method
+    "A configuration as it was saved"
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    if 'rival' not in fields: return HCILConfig(**fields)
+    return import_module('hcil.baselines.core').RivalConfig(**fields)      # here, since that module imports this one
+
 def save_model(
-    model:HCIL,
+    model:nn.Module, # HCIL or a compared method
     path:Path, # where to; ends in .safetensors
     **about, # JSON values for the file's header: a stamp, a warning, results
 )->Path:
@@ -379,13 +391,13 @@ def save_model(
 def load_model(
     path:Path, # made by `save_model`
     device='cpu',
-)->tuple: # (HCIL in evaluation mode, dict of what else is in the header)
-    "A model as it was saved; a ValueError says what is wrong with a file"
+)->tuple: # (the network in evaluation mode, dict of what else is in the header)
+    "HCIL or a compared method as it was saved; a ValueError says what is wrong with a file"
     if not Path(path).is_file(): raise ValueError(f'{path}: there is no such file; give the weights of a finished run')
     try:
         with safe_open(path, 'pt') as f: about = {k: json.loads(v) for k, v in (f.metadata() or {}).items()}
-        cfg = HCILConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in about.pop('config').items()})
-        model = HCIL(cfg.but(pretrained=None))                 # nothing is fetched that is overwritten at once
+        cfg = config_from(about.pop('config'))
+        model = cfg.but(pretrained=None).build()               # nothing is fetched that is overwritten at once
         model.load_state_dict(load_file(path))
     except (KeyError, TypeError, AttributeError, RuntimeError, OSError, ValueError, SafetensorError) as e:
         raise ValueError(f'{path}: holds no model of this project ({e}); give weights that hcil_train wrote') from None

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'METRICS', 'LIMITS', 'KINDS', 'chosen', 'test_work', 'right_answers', 'spread', 'share_of', 'share_gain',
-           'scores_of', 'mean_auc', 'auc_of', 'auc_gain', 'verdict', 'cells', 'a_cell', 'in_print', 'power', 'says']
+           'scores_of', 'mean_auc', 'auc_of', 'auc_gain', 'verdict', 'cells', 'began_with', 'a_cell', 'in_print',
+           'power', 'says', 'agreement', 'standing', 'order']
 
 # %% ../nbs/36_results.ipynb #e9e28abd
 import json, time
 import numpy as np
 import pandas as pd
+from safetensors import safe_open
 from .evaluate import auc, bootstrap_auc, evaluate, interval, metrics, read_predictions, wilson, write_predictions
 from .experiments import configs
 from .reproduce import Refused, atomic, stamp
@@ -110,16 +112,22 @@ def cells(
     metric:str='accuracy', # or auc
     base:dict=None, # runs whose baseline row is compared with; by default `made`
     baseline:str='Baseline', # name of that row
-)->pd.DataFrame: # row, column, paper, paper_count, ours, low, high, gain, gain_low, gain_high, n, seeds, stale, verdict
+)->pd.DataFrame: # row, column, begins, paper, paper_count, ours, low, high, gain, gain_low, gain_high, n, seeds, stale, verdict
     "The table; `stale` counts runs that were made with other code"
     base, (value_of, gain_over) = base or made, METRICS[metric]
     return pd.DataFrame([a_cell(row, column, runs, profile, printed(row, column), value_of(runs),
                                 None if row == baseline else gain_over(runs, base[baseline, column]))
                          for (row, column), runs in made.items()])
 
+def began_with(run): # text, '' if the file is gone
+    "Where the weights came from with which a run's training began"
+    trained = run.folder.parent/run.spec['run'] if 'run' in run.spec else run.folder
+    if not (trained/'weights.safetensors').is_file(): return ''
+    with safe_open(trained/'weights.safetensors', 'pt') as f: return json.loads((f.metadata() or {}).get('weights', '""'))
+
 def a_cell(row, column, runs, profile, printed, ours, gain): # dict
     "One line"
-    return (dict(row=row, column=column, paper=printed[0], paper_count=printed[1]) | dict(zip(('ours','low','high'), ours))
+    return (dict(row=row, column=column, begins=began_with(runs[0]), paper=printed[0], paper_count=printed[1]) | dict(zip(('ours','low','high'), ours))
             | dict(zip(('gain','gain_low','gain_high'), gain or (np.nan,)*3))
             | dict(n=len(right_answers(runs[0])), seeds=len(runs), stale=sum(r.status == 'stale' for r in runs),
                    verdict=verdict(profile, printed[0], ours, gain)))
@@ -161,3 +169,38 @@ def says(
         told = [f'{words} on {", ".join(part.column[first == kind])}' for kind, words in KINDS.items() if (first == kind).any()]
         lines.append(f'{row}, against the baseline: ' + '; '.join(told) + '.')
     return lines + [power(df)]
+
+# %% ../nbs/36_results.ipynb #bf1b86c4
+def agreement(
+    paper, # `[K]` numbers of the rows
+    ours, # `[...,K]`
+): # `[...]`
+    "Kendall's τ: pairs in the same order less pairs in the opposite, over all pairs"
+    i, j = np.triu_indices(len(paper), 1)
+    paper, ours = np.asarray(paper), np.asarray(ours)
+    return (np.sign(paper[i]-paper[j])*np.sign(ours[...,i]-ours[...,j])).mean(-1)
+
+def standing(runs, metric='accuracy'): # value, resampled `[R]`
+    "A row's number, and what it is on other draws of videos; the draws are the same for all rows"
+    if metric == 'auc': return mean_auc(runs)
+    x = pd.concat([right_answers(r) for r in runs], axis=1).astype(float).mean(axis=1).to_numpy()       # [N]
+    return x.mean(), np.random.default_rng(0).choice(x, (2000, len(x))).mean(1)            # [R,N] -> [R]
+
+def order(
+    made:dict, # (row, column) -> runs
+    printed, # as in `cells`
+    profile:str, metric:str='accuracy', # or auc
+    least:int=4, # rows
+)->list: # of sentences, a column each
+    "Whether the methods stand in the paper's order"
+    lines = []
+    for column in dict.fromkeys(c for _, c in made) if profile != 'smoke' else ():
+        rows = {row: printed(row, c)[0] for row, c in made if c == column and 'detached' not in row}
+        rows = {row: value for row, value in rows.items() if value == value}
+        if len(rows) < least: continue
+        values, draws = zip(*(standing(made[row, column], metric) for row in rows))         # K, K of [R]
+        paper, tau = list(rows.values()), agreement(list(rows.values()), values)
+        low, high = interval(agreement(paper, np.stack(draws, 1)))                          # K of [R] -> [R,K]
+        holds = "the paper's order" if low > 0 else "the reverse of the paper's order" if high < 0 else 'no order resolved'
+        lines.append(f'{column}, {len(rows)} methods: {holds} (Kendall τ {tau:.2f} [{low:.2f}, {high:.2f}]).')
+    return lines

@@ -133,11 +133,18 @@ class RunStore:
         modules=(), # whose code a run depends on, e.g. ('hcil.experiments',); empty for looking only
         but=(), # modules that do not count, see `sources`
         package:Path=None, # where the modules lie; None: hcil
+        also=None, # function of a specification: modules that this run alone depends on
     ):
         self.folder, self.package = Path(folder or runs_folder()), Path(package or hcil_folder())
-        self.but = set(but)
+        self.but, self.also = set(but), also
         self.code = sources(modules, but, self.package)
-        self._hashes = dict(self.code)
+        self._hashes, self._codes = dict(self.code), {}
+
+    def code_of(self, spec:dict): # name -> hash
+        "The code that a run depends on"
+        more = tuple(self.also(spec)) if self.also else ()
+        if more not in self._codes: self._codes[more] = self.code | (sources(more, self.but, self.package) if more else {})
+        return self._codes[more]
 
     def open(self, spec:dict): return Run(self, spec)
     __getitem__ = open
@@ -155,9 +162,10 @@ def hash_now(self:RunStore, name:str)->str: # None if there is no such module
 @patch
 def changed(self:RunStore,
     then:dict, # name -> hash, as `sources` gives it
+    spec:dict, # of the run
 )->list: # names
     "Modules whose code is not what it was"
-    return sorted(n for n in (then.keys() | self.code.keys()) - self.but if self.hash_now(n) != then.get(n))
+    return sorted(n for n in (then.keys() | self.code_of(spec).keys()) - self.but if self.hash_now(n) != then.get(n))
 
 # %% ../nbs/31_runs.ipynb #331d9147
 def read_json(path): # a dict, or None
@@ -238,14 +246,14 @@ def state(
     if not ours and is_locked(run.store, run.key): return 'running', f'another process is at it{at}'
     if 'failed.json' in there: return 'failed', field(run.path('failed.json'), 'why', 'it is not known why')
     if not there: return 'absent', 'not there yet'
-    other = ', '.join(run.store.changed(field(run.path('spec.json'), 'sources', {})))
+    other = ', '.join(run.store.changed(field(run.path('spec.json'), 'sources', {}), run.spec))
     return 'partial', f'it was stopped{at}, and ' + (f'{other} changed since: begins anew' if other else 'goes on')
 
 def finished_state(run, there, done): # status, why
     "What is to be said of a run that has a done.json"
     if not is_record(done, run.key): return 'damaged', 'its done.json cannot be read, or is about another run'
     if lost := lost_files(done, there): return 'damaged', f"{', '.join(lost)} is not as it was written"
-    if other := run.store.changed(done['sources']): return 'stale', f"{', '.join(other)} changed since it finished"
+    if other := run.store.changed(done['sources'], run.spec): return 'stale', f"{', '.join(other)} changed since it finished"
     return 'finished', f"finished on {done['stamp']['date'][:10]}"
 
 # %% ../nbs/31_runs.ipynb #976f0437
@@ -305,12 +313,12 @@ def first_stamp(run, device): # dict
     source = d.get('source', 'none') if isinstance(d, dict) else d
     return stamp(s.get('profile', 'none'), source, s.get('seed', 0), s, device)
 
-def identity(run): return dict(key=run.key, spec=run.spec, sources=run.store.code)
+def identity(run): return dict(key=run.key, spec=run.spec, sources=run.store.code_of(run.spec))
 
 def begin(run, device)->tuple: # the stamp, and seconds spent already
     "Make the folder, or go on with what is in it if the code is the same"
     about, old, spent = first_stamp(run, device), read_json(run.path('spec.json')) or {}, 0.
-    same = old.get('sources') == run.store.code and not run.path('done.json').exists()
+    same = old.get('sources') == run.store.code_of(run.spec) and not run.path('done.json').exists()
     if same: spent = time_spent(run, old)
     else: clean(run, run.folder)
     run.path('failed.json').unlink(missing_ok=True)

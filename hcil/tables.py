@@ -128,7 +128,7 @@ def parse_table(
 # %% ../nbs/29_tables.ipynb #db20d593
 STATUS = {
     'ours':    'HCIL Baseline +RAI +ISF +RAI+ISF All +L_l+L_g +RAI+L_l +ISF+L_g NCE weighted ResNet-50',
-    'planned': 'Xception LSTM I3D TEI TAM DSANet V4D TDN STIL S-MIL S-MIL-T ADDNet-3d Capsule TD-3DCNN',
+    'rebuilt': 'Xception LSTM I3D TEI TAM DSANet V4D TDN STIL S-MIL S-MIL-T ADDNet-3d Capsule TD-3DCNN',
     'quoted':  'FaceNetLSTM Co-motion-70 DeepRhythm D-FWA DIANet DoubleRNN'}
 
 REASON = {
@@ -139,12 +139,12 @@ REASON = {
     'D-FWA':        'trained on other data (real faces and warped copies of them)',
     'DIANet':       'values from another paper; method not specified well enough',
     'DoubleRNN':    'values from another paper; method not specified well enough',
-    'S-MIL':        'only as an approximation: no code was published',
-    'S-MIL-T':      'only as an approximation: no code was published',
-    'ADDNet-3d':    'only as an approximation',
-    'Capsule':      'only as an approximation: works on single images',
-    'TD-3DCNN':     'only as an approximation: sizes of the network are unknown'}
-USUAL = dict(ours='trained by this project', planned='can be rebuilt from its publication; until then, as printed')
+    'S-MIL':        'an approximation: no code was published',
+    'S-MIL-T':      'an approximation: no code was published',
+    'ADDNet-3d':    'an approximation',
+    'Capsule':      'an approximation: made for single images',
+    'TD-3DCNN':     'an approximation: sizes of the network are unknown'}
+USUAL = dict(ours='trained by this project', rebuilt='rebuilt from its publication')
 
 # %% ../nbs/29_tables.ipynb #e4f6936f
 def status_of(

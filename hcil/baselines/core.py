@@ -30,6 +30,7 @@ class RivalConfig:
     dropout:float=.5             # before the classifier, where the method has it
 
     def but(self, **changes): return dataclasses.replace(self, **changes)
+    def build(self): return build(self)
 
     lambda1, lambda2 = 0., 0.    # no contrast; these are no fields
     beta, detach_weight = 2., False
@@ -72,7 +73,7 @@ class Rival(nn.Module):
 
     def loss(self, out, labels): # LossTerms
         "Cross-entropy"
-        ce, none = F.cross_entropy(out.logits, labels), out.logits.new_zeros(())
+        ce, none = F.cross_entropy(out.logits, labels), out.logits.sum()*0.
         return LossTerms(ce, ce, none, none, 0, 0)
 
     def for_inference(self): return copy.deepcopy(self).eval()
