@@ -59,7 +59,7 @@ def difference(
     d = moved.unflatten(0, x.shape[:2])[:,1:] - x[:,:-1]          # [B,N-1,C,H,W]
     return torch.cat([d, torch.zeros_like(x[:,:1])], 1)
 
-# %% ../../nbs/baselines/stil.ipynb #d7b198cf
+# %% ../../nbs/baselines/stil.ipynb #41e936fc
 class Slices(nn.Module):
     "Differences in H-T slices: `[B,N,C,H,W]` -> attention `[B·N,w,H,W]` between -.5 and .5"
     def __init__(self, c, w):
@@ -82,7 +82,7 @@ class TIM(nn.Module):
         self.columns, self.rows = Slices(c, w), Slices(c, w)
     def forward(self, x, N):
         r = self.reduce(x).unflatten(0, (-1, N))                  # -> [B·N,c,H,W] -> [B,N,c,H,W]
-        turned = self.rows(r.transpose(3,4)).transpose(2,3)       # rows as columns: [B,N,c,W,H] -> [B·N,w,W,H] -> [B·N,w,H,W]
+        turned = self.rows(r.transpose(3,4)).transpose(2,3)       # [B,N,c,W,H] -> [B·N,w,W,H] -> [B·N,w,H,W]
         return x + x*(self.columns(r) + turned)/2
 
 # %% ../../nbs/baselines/stil.ipynb #e1edcdb2
@@ -129,7 +129,7 @@ class Block(nn.Module):
         both = torch.cat([self.halve(a), self.halve(b)], 1)       # [B·N,2w,H/stride,W/stride]
         return (self.join(both) + self.shortcut(x)).relu()
 
-# %% ../../nbs/baselines/stil.ipynb #ea169a88
+# %% ../../nbs/baselines/stil.ipynb #ed86e0c5
 BLOCKS = dict(resnet18=(1,1,1,1), resnet34=(2,2,2,2), resnet50=(3,4,6,3))
 
 class STILNet(nn.Module):
@@ -138,7 +138,8 @@ class STILNet(nn.Module):
         super().__init__()
         if backbone not in BLOCKS: raise ValueError(f"no STIL of {backbone!r}: choose one of {', '.join(BLOCKS)}")
         w = max(1, round(32*width))
-        self.stem = nn.Sequential(conv_bn(3, w, 3, 2), nn.ReLU(), conv_bn(w, w, 3), nn.ReLU(), conv_bn(w, 2*w, 3), nn.ReLU())
+        layers = [o for ni, no, stride in ((3,w,2), (w,w,1), (w,2*w,1)) for o in (conv_bn(ni, no, 3, stride), nn.ReLU())]
+        self.stem = nn.Sequential(*layers)
         ni, self.blocks = 2*w, nn.ModuleList()
         for stage, n in enumerate(BLOCKS[backbone]):
             planes = max(1, round(64*2**stage*width))
