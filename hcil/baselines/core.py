@@ -13,6 +13,7 @@ from importlib import import_module
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load, save
 from torch import nn, Tensor
 from ..losses import LossTerms
 from ..model import HCILOutput, OnSnippets, RGB, ScaledResNet, cost, load_pretrained
@@ -216,7 +217,7 @@ def conform(
         longer = net(clips_for(cfg, 1, 2*cfg.U, size))
         assert longer.snippet_logits.shape == (1,2*cfg.U,2), 'twice as many snippets'
         again = build(cfg).eval()
-        again.load_state_dict(net.state_dict())
+        again.load_state_dict(load(save({k: v.contiguous() for k, v in net.state_dict().items()})))        # as in a file
         assert torch.equal(again(x).logits, one), 'saved and loaded'
     assert f'T={cfg.T+1}' in fails(lambda: net(clips_for(cfg.but(T=cfg.T+1), 1, size=size))), 'another T'
     if net.builtin_U: assert 'multiple' in fails(lambda: net(clips_for(cfg, 1, cfg.U+1, size))), 'another U'

@@ -78,7 +78,7 @@ class LongTerm(nn.Module):
         y = sum(self.gate(d) for d in self.neighbours(b))/2
         return self.mix((x + x*y).transpose(1,2))                 # [B,U,C,H,W] -> [B,C,U,H,W]
 
-# %% ../../nbs/baselines/tdn.ipynb #5b732f7c
+# %% ../../nbs/baselines/tdn.ipynb #ad69b578
 @rival('TDN')
 class TDN(OnResNet):
     "ResNet on the middle frames of snippets, with short-term and long-term differences"
@@ -87,9 +87,13 @@ class TDN(OnResNet):
     def __init__(self, cfg):
         if cfg.T < 2: raise ValueError(f'a snippet of T = {cfg.T} has no difference: TDN needs T of 2 or more')
         super().__init__(cfg)
+        del self.net                                              # its parts live in `short` and `later`
+
+    @property
+    def out_channels(self): return self.top
 
     def insert(self, net):
-        self.dropout = nn.Dropout(self.cfg.dropout)
+        self.top, self.dropout = net.out_channels, nn.Dropout(self.cfg.dropout)
         for stage in (net.layer2, net.layer3, net.layer4):
             for block in stage: before(block, 'conv2', OnSnippets(LongTerm(block.conv2.in_channels), self.cfg.U))
         self.short = ShortTerm(net, self.cfg.T)
