@@ -24,6 +24,7 @@ reproduce: $(INSTALLED)  ## regenerate the tables and figures in figures/ (PROFI
 
 export: $(INSTALLED)  ## after editing a notebook: clean the notebooks, write hcil/ and README.md, check the result
 	$(BIN)/nbdev_clean
+	$(BIN)/python tools/still.py
 	$(BIN)/nbdev_export
 	$(BIN)/python tools/readme.py
 	$(BIN)/python tools/house.py

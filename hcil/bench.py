@@ -168,7 +168,7 @@ def check_options(size, videos, U, T, repeats, backbone, dtype):
         if value not in allowed: raise Refused(f"unknown --{name} {value}: choose one of {', '.join(allowed)}")
 
 def tell_data_bench(what, size, videos, repeats, backbone, device, out):
-    "`--what methods`, see baselines/bench; `data`, `detect` and `step`, see 35_bench_data"
+    "`--what methods`, see baselines/bench; `widgets`, see 25_widgets; `data`, `detect` and `step`, see 35_bench_data"
     from hcil import bench_data                                            # here, since it needs the data side
     started, options = time.perf_counter(), dict(what=what, size=size, repeats=repeats, backbone=backbone)
     torch.manual_seed(0)
@@ -176,6 +176,10 @@ def tell_data_bench(what, size, videos, repeats, backbone, device, out):
         from hcil.baselines.bench import methods_bench
         options, about = options | dict(videos=videos), f'random frames, {videos} × 4 × 4 at {size} px'
         table = methods_bench(size, videos, backbone, repeats, device=device, progress=True)
+    elif what == 'widgets':
+        from hcil.widgets import widgets_bench
+        device, about = 'cpu', 'a drawn person of 48 frames'
+        table = widgets_bench(repeats)
     elif what == 'step':
         options, about = options | dict(videos=videos), f'random frames, {videos} × 4 × 4 at {size} px'
         table = bench_data.stepping(size, repeats, backbone, videos, device, 'step')
@@ -190,7 +194,7 @@ def tell_data_bench(what, size, videos, repeats, backbone, device, out):
 # %% ../nbs/34_bench.ipynb #d49ea2ad
 @call_parse
 def hcil_bench(
-    what:str='model', # model: the networks; methods: all compared methods; step: a whole step of training; data: reading clips, making twins; detect: scoring a file
+    what:str='model', # model: the networks; methods: all compared methods; step: a whole step of training; data: reading clips, making twins; detect: scoring a file; widgets: a move of a slider
     size:int=112, # height and width of the frames, pixels
     videos:int=1, # videos in a batch
     U:int=4, # snippets a video
@@ -207,7 +211,7 @@ def hcil_bench(
     try:
         check_options(size, videos, U, T, repeats, backbone, dtype)
         device = pick_device(device)
-        if what not in (kinds := ('model', 'methods', 'step', 'data', 'detect')):
+        if what not in (kinds := ('model', 'methods', 'step', 'data', 'detect', 'widgets')):
             raise Refused(f"unknown --what {what}: choose one of {', '.join(kinds)}")
         if what == 'step' and videos < 4: raise Refused(f'--videos is {videos}: the contrast needs 4 or more')
     except Refused as e: sys.exit(f'hcil_bench: {e}')

@@ -69,6 +69,10 @@ def path_in_output(p):
         "text": ["\\u001b[0;32m/tmp/ipykernel_7/1.py:1: UserWarning"]}],\n   "source": [\n    "assert two() == 2"''')
 def path_in_readme(p): p.edit('README.md', '# small', '# small, in file:///Users/me/small')
 def path_in_figure(p): (p/'figures').mkdir(); (p/'figures/t.csv').write_text('out\n/root/x')
+def widget_live(p):
+    p.edit('nbs/02_raim.ipynb', '"outputs": [],\n   "source": [\n    "assert two() == 2"', '''"outputs": [{"output_type": "display_data", "metadata": {},
+        "data": {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}, "text/plain": "w"}}],\n   "source": [\n    "assert two() == 2"''')
+def widget_state(p): p.edit('nbs/02_raim.ipynb', '"metadata": {\n  "kernelspec"', '"metadata": {\n  "widgets": {},\n  "kernelspec"')
 def pwm_imports_raim(p): p.edit('hcil/pwm.py', 'import math', 'from .raim import two')
 def raim_imports_train(p): p.edit('hcil/raim.py', 'from .pwm import one', 'from . import pwm, train')
 def losses_import_numpy(p): (p/'hcil/losses.py').write_text('def f():\n    import numpy.linalg\n')
@@ -90,6 +94,7 @@ BREAK = dict(  # check -> (what breaks it, the file that the complaint must name
     imports=[(imports_mixed, 'nbs/03_isf.ipynb'), (imports_mixed_gpu, 'nbs/03_isf.ipynb')],
     kernelspec=[(no_kernel, 'nbs/03_isf.ipynb'), (no_language, 'nbs/03_isf.ipynb')],
     paths=[(path_in_code, 'nbs/03_isf.ipynb'), (path_in_output, 'nbs/02_raim.ipynb'), (path_in_readme, 'README.md'), (path_in_figure, 'figures/t.csv')],
+    still=[(widget_live, 'nbs/02_raim.ipynb'), (widget_state, 'nbs/02_raim.ipynb')],
     layers=[(pwm_imports_raim, 'hcil/pwm.py'), (raim_imports_train, 'hcil/raim.py'), (losses_import_numpy, 'hcil/losses.py'),
             (isf_imports_torchvision, 'hcil/isf.py'), (model_imports_video, 'hcil/model.py')],
     names=[(import_not_exported, 'hcil/pwm.py'), (name_misspelt, 'hcil/isf.py')])

@@ -11,7 +11,7 @@ import ast, builtins, json, os, re, shutil, subprocess, symtable, sys, tempfile
 import nbformat
 from nbdev.process import NBProcessor
 
-import readme
+import readme, still
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -242,6 +242,11 @@ def check_paths(root):
     found = [(p, MACHINE.search(all_text(p))) for p in texts]
     return [f'{name(root, p)}: holds the path `{m[0]}` of one machine; write it relative to the project' for p, m in found if m]
 
+def check_still(root):
+    "No notebook was saved with live widgets, which are dead without their kernel"
+    dirty = [p for p in notebooks(root) if not defect(p) and still.live(p)]
+    return [f'{name(root, p)}: holds live widgets, which show nothing without a kernel; run `make export`' for p in dirty]
+
 METHOD = ['snippets', 'pwm', 'raim', 'isf', 'losses', 'model']  # each may import those before it
 
 def imported(
@@ -294,7 +299,7 @@ def check_names(root):
 
 CHECKS = {f.__name__.removeprefix('check_'): f for f in [
     check_json, check_clean, check_modules, check_readme, check_default_exp, check_parameters,
-    check_links, check_imports, check_kernelspec, check_paths, check_layers, check_names]}
+    check_links, check_imports, check_kernelspec, check_paths, check_still, check_layers, check_names]}
 
 def main():
     "Run every check and print the complaints"
