@@ -450,7 +450,7 @@ def explore_weight()->Explorer:
     stills = [dict(), dict(tau=1.), dict(tau=.2), dict(tau=.2, phi=.8), dict(beta=0.)]
     return Explorer('The weight and the collapse', draw, controls, stills, (player(controls['step'], 150),))
 
-# %% ../nbs/25_widgets.ipynb #03bf65af
+# %% ../nbs/25_widgets.ipynb #e09e5aa1
 def toy_batch(
     P:int=3, Fk:int=2, U:int=4, # real videos, fake videos, snippets a video
     forged:float=.5, # share of forged snippets in a fake video
@@ -477,8 +477,8 @@ def pair_matrix(
     P, U = real.shape[:2]
     Q, n = unit(real).flatten(0,1), unit(fake).flatten(0,1)                            # [N,D], [K,D]
     video = torch.arange(P).repeat_interleave(U)                                       # [N]
-    positive = (video[:,None] != video).float()                                        # [N,N]
     φ = Q@n.T                                                                          # [N,K]
+    positive = (video[:,None] != video).to(φ)                                          # [N,N]
     ω = positive@weight(φ, beta)/positive.sum(1, keepdim=True).clamp(min=1)            # mean over p: [N,N]·[N,K]
     e = ω*(φ/tau).exp()
     values = dict(cosine=φ, weight=ω, share=e/e.sum(1, keepdim=True).clamp(min=1e-12))[what]

@@ -55,7 +55,9 @@ def failure(
     if status: return f'{nb}: failed; repeat with `nbdev_test --path {nb}`\n{tail(text)}'
     return '' if 'Success.' in text else f'{nb}: nbdev_test did not run it (is there a file .notest?)\n{tail(text)}'
 
-NOTEBOOKS = [house.name(house.ROOT, p) for p in house.notebooks(house.ROOT)]
+EVERY     = [house.name(house.ROOT, p) for p in house.notebooks(house.ROOT)]
+LESSONS   = [nb for nb in EVERY if nb.startswith('nbs/class/lesson')]    # see test_lessons
+NOTEBOOKS = [nb for nb in EVERY if nb not in LESSONS]
 
 def test_there_are_notebooks(): assert NOTEBOOKS, 'nbs/: no notebooks to run'
 
