@@ -10,7 +10,7 @@ BIN       := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help test reproduce export notebook clean-venv
+.PHONY: help test reproduce export docs notebook clean-venv
 
 help:  ## list the targets
 	@echo "usage: make TARGET"
@@ -28,6 +28,9 @@ export: $(INSTALLED)  ## after editing a notebook: clean the notebooks, write hc
 	$(BIN)/nbdev_export
 	$(BIN)/python tools/readme.py
 	$(BIN)/python tools/house.py
+
+docs: $(INSTALLED)  ## build the site into _site/html, and check every link
+	$(BIN)/python tools/site_.py _site
 
 notebook: $(INSTALLED)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs
