@@ -30,7 +30,7 @@ export: $(INSTALLED)  ## after editing a notebook: clean the notebooks, write hc
 	$(BIN)/python tools/house.py
 
 docs: $(INSTALLED)  ## build the site into _site/html, and check every link
-	$(BIN)/python tools/site_.py _site
+	$(BIN)/python tools/website.py _site
 
 notebook: $(INSTALLED)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs

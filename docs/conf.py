@@ -1,4 +1,4 @@
-"Sphinx's settings for the site; `make docs` copies this beside the pages that tools/site_.py gathers"
+"Sphinx's settings for the site; `make docs` copies this beside the pages that tools/website.py gathers"
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -17,7 +17,7 @@ nb_merge_streams = True
 myst_enable_extensions = ['dollarmath', 'amsmath', 'html_image']
 myst_heading_anchors = 4
 
-# One file draws all equations, as SVG: no fonts, no network. tools/site_.py copies it from sphinx-mathjax-offline
+# One file draws all equations, as SVG: no fonts, no network. tools/website.py copies it from sphinx-mathjax-offline
 mathjax_path = 'tex-svg.js'
 mathjax3_config = dict(svg=dict(fontCache='local'), options=dict(enableMenu=False))
 

@@ -2,7 +2,7 @@
 from pathlib import Path
 import subprocess, sys
 
-import pytest
+import nbformat, pytest
 
 import house, readme
 from conftest import code, md
@@ -123,6 +123,14 @@ def test_readme(project):
     assert '`[a](b.ipynb)`\n\n```\n[a](b.ipynb)\n\n\n\n#| kept\n```' in text
     assert 'secret' not in text and 'eval:' not in text and '```python\nshown\n```' in text
     assert readme.render(project.root) == text
+
+def test_readme_silent(project):
+    "Of a cell with `echo: false` only the Markdown that it gave is read"
+    cell = code('#| echo: false\nf()')
+    cell.outputs = [nbformat.v4.new_output('execute_result', {'text/markdown': '| a |', 'text/plain': 'x'})]
+    project.write('nbs/index.ipynb', md('# x'), cell)
+    text = readme.render(project.root)
+    assert '| a |' in text and 'f()' not in text and '```' not in text
 
 def test_readme_check():
     "`--check` writes nothing and exits with 1 if README.md is out of date"

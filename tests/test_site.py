@@ -4,7 +4,7 @@ The browser's part is skipped where there is no Chromium.
 """
 import pytest
 
-import site_ as site
+import website as site
 from test_browser import CHROMIUM, QUIET
 
 @pytest.fixture(scope='module')

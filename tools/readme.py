@@ -47,11 +47,19 @@ def tidy(
 
 def has_picture(cell): return any(k.startswith('image/') for o in cell.get('outputs', []) for k in o.get('data', {}))
 
+def echoed(cell):
+    "A cell with `#| echo: false` is read by what it gives: Markdown"
+    silent = cell.cell_type == 'code' and re.search(r'^#\|\s*echo:\s*false', cell.source, flags=re.MULTILINE)
+    if not silent: return cell
+    given = [o['data']['text/markdown'] for o in cell.outputs if 'text/markdown' in o.get('data', {})]
+    return nbformat.v4.new_markdown_cell('\n\n'.join(map(''.join, given)), id=cell.id)
+
 def processed(
     path:Path, # a notebook
 ): # the same in nbformat's form
     "The notebook without what a reader of the README does not need"
     nb = NBProcessor(path, PROCS, process=True).nb
+    nb.cells = [echoed(c) for c in nb.cells]
     for c in nb.cells:
         if c.cell_type == 'code': c.source = re.sub(r'^#\|.*\n?', '', c.source, flags=re.MULTILINE)
         if has_picture(c): raise ValueError(f'{path.name}: an output holds a picture; save it under figures/ and link to it')

@@ -1,6 +1,6 @@
 """The site: gather notebooks, pages, figures and the API, build them with Sphinx, check every link
 
-`python tools/site_.py OUT` writes the pages to OUT/html; nothing is asked from a network. Warnings are errors.
+`python tools/website.py OUT` writes the pages to OUT/html; nothing is asked from a network. Warnings are errors.
 """
 from html.parser import HTMLParser
 from pathlib import Path
@@ -52,6 +52,7 @@ def page(nb):
     for i, c in enumerate(nb.cells):
         if c.cell_type == 'markdown': c.source = demoted(relinked(c.source), i == 0)
         else:
+            if re.search(r'^#\|\s*echo:\s*false', c.source, flags=re.M): c.metadata['tags'] = ['remove-input']
             c.source = re.sub(r'^#\|.*\n?', '', c.source, flags=re.M)
             relink_outputs(c)
     nb.cells = [c for c in nb.cells if c.source.strip()]
