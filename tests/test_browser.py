@@ -3,7 +3,7 @@
 Skipped where there is no Chromium (on Debian: `apt-get install chromium`). Nothing leaves the machine: the page may
 ask this server only. HCIL_SCREENSHOTS=FOLDER keeps pictures of what the browser showed.
 """
-import os, shutil, socket, subprocess, sys, time
+import os, re, shutil, socket, subprocess, sys, time
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -17,6 +17,9 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason='no Chromium: apt-get insta
 WIDGETS = ('snippets', 'motion', 'weight', 'pairs', 'detection')
 QUIET = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
          '--disable-component-update', '--disable-sync']
+
+SETTINGS = {'notebook-extension/tracker.jupyterlab-settings': '{"windowingMode": "none"}',      # else a cell out of sight is not in the page
+            'apputils-extension/notification.jupyterlab-settings': '{"fetchNews": "false", "checkForUpdates": false}'}
 
 def free_port():
     with socket.socket() as s:
@@ -39,8 +42,12 @@ def lab(tmp_path_factory):
     nb = new_notebook(cells=[new_code_cell(c) for c in cells], metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python')))
     nbformat.write(nb, folder/'widgets.ipynb')
     env = os.environ | {k: str(folder/k) for k in ('JUPYTER_CONFIG_DIR', 'JUPYTER_DATA_DIR', 'JUPYTER_RUNTIME_DIR', 'IPYTHONDIR')}
+    for name, text in SETTINGS.items():
+        path = folder/'JUPYTER_CONFIG_DIR/lab/user-settings/@jupyterlab'/name
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
     p = subprocess.Popen([sys.executable, '-m', 'jupyter', 'lab', '--no-browser', '--ip=127.0.0.1', f'--port={port}', '--allow-root',
-                          '--IdentityProvider.token=t', '--ServerApp.port_retries=0', '--LabApp.news_url=None', f'--notebook-dir={folder}'], env=env,
+                          '--IdentityProvider.token=t', '--ServerApp.port_retries=0', f'--notebook-dir={folder}'], env=env,
                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     ready(f'http://127.0.0.1:{port}/api?token=t', p)
     yield f'http://127.0.0.1:{port}/lab/tree/widgets.ipynb?token=t&reset'
@@ -49,9 +56,20 @@ def lab(tmp_path_factory):
 def shown(page, k):
     "The k-th widget, once its picture is there"
     cell = page.locator('.jp-Notebook .jp-CodeCell').nth(k+1)
-    cell.scroll_into_view_if_needed(timeout=120_000)
     cell.locator('img.widget-image').wait_for(timeout=180_000)
+    cell.scroll_into_view_if_needed()
     return cell
+
+def run_all(page):
+    "Run all cells; JupyterLab forgets the wish if the kernel is slower to start than it says"
+    for _ in range(20):
+        if page.locator('.jp-Dialog').count(): page.keyboard.press('Escape')
+        page.click('li.lm-MenuBar-item:has-text("Run")')
+        page.click('li.lm-Menu-item:has-text("Run All Cells")')
+        for _ in range(10):
+            page.wait_for_timeout(300)
+            if re.search(r'[*\d]', page.locator('.jp-CodeCell .jp-InputPrompt').first.inner_text()): return
+    pytest.fail('JupyterLab runs no cell')
 
 @pytest.fixture(scope='module')
 def page(lab):
@@ -65,9 +83,8 @@ def page(lab):
         page.on('request', lambda r: page.asked.append(r.url))
         page.goto(lab)
         page.wait_for_selector('.jp-Notebook .jp-Cell', timeout=60_000)
-        page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)
-        page.click('li.lm-MenuBar-item:has-text("Run")')
-        page.click('li.lm-Menu-item:has-text("Run All Cells")')
+        page.wait_for_selector('text=/ipykernel.*Idle/', timeout=120_000)  # the status bar: the kernel has answered
+        run_all(page)
         shown(page, len(WIDGETS)-1)                                       # until then the kernel has no ear for sliders
         yield page
         browser.close()
