@@ -40,9 +40,11 @@ def test_pages():
 
 def test_commands():
     "Every artefact has the command that makes it"
-    assert site.command('table4_mini_part', 'mini').startswith('hcil_reproduce table4 --profile mini --seeds 1')
-    assert site.command('bench_methods_cpu', 'none') == 'hcil_bench --what methods --out figures/bench_methods_cpu'
-    assert site.command('batch_smoke', 'smoke') == 'hcil_reproduce data --profile smoke'
+    one = lambda profile: dict(profile=profile, seeds=[0])
+    assert site.command('table4_mini_part', one('mini')).startswith('hcil_reproduce table4 --profile mini --seeds 1 --set')
+    assert site.command('table4_smoke', one('smoke')) == 'hcil_reproduce table4 --profile smoke'
+    assert site.command('bench_methods_cpu', one('none')) == 'hcil_bench --what methods --out figures/bench_methods_cpu'
+    assert site.command('batch_smoke', one('smoke')) == 'hcil_reproduce data --profile smoke'
 
 READ = ('index.html', 'gallery.html', 'nbs/04_losses.html', 'nbs/25_widgets.html', 'nbs/class/lesson3.html', 'nbs/paper/table1.html', 'api/hcil.losses.html')
 

@@ -89,22 +89,25 @@ def mathjax(folder):
 
 # ---------------------------------------------------------------- figures with their commands
 
-PART = dict(table4='--seeds 1 --set "rows=All,All (detached)" columns=DF,F2F,NT', fig4='--seeds 1 --set columns=DF,F2F,NT')
+PART = dict(table4='--set "rows=All,All (detached)" columns=DF,F2F,NT', fig4='--set columns=DF,F2F,NT')
 MADE_BY = dict(batch='data')                           # artefacts that are not called like their notebook
 
-def command(stem, profile):
-    "The command that makes an artefact again"
-    first = stem.split('_')[0]
+def command(stem, st):
+    "The command that makes an artefact again, from its name and stamp"
+    from hcil.plan import SEEDS
+    first, profile = stem.split('_')[0], st['profile']
     if first == 'bench': return f'hcil_bench --what {(stem.split("_")[1:-1] or ["model"])[0]} --out figures/{stem}'
     nb = MADE_BY.get(first, first)
-    return ' '.join(filter(None, [f'hcil_reproduce {nb}', '' if profile == 'none' else f'--profile {profile}', PART[first] if stem.endswith('_part') else '']))
+    fewer = '"seeds = 0\\n"' in (ROOT/f'nbs/paper/{nb}.ipynb').read_text(encoding='utf-8') and len(st['seeds']) != SEEDS[profile]
+    seeds = f"--seeds {len(st['seeds'])}" if fewer else ''
+    return ' '.join(filter(None, [f'hcil_reproduce {nb}', '' if profile == 'none' else f'--profile {profile}', seeds, PART[first] if stem.endswith('_part') else '']))
 
 def title_of(nb_path):
     "The title of a notebook"
     cells = json.loads(nb_path.read_text(encoding='utf-8'))['cells']
     return next(l[2:].strip() for c in cells for l in ''.join(c['source']).splitlines() if l.startswith('# '))
 
-ORDER = ('fig1','fig2','fig3','table1','table2','table3','table4','fig4','fig5','table5','table6','claims','readings','detect','data','difficulty','cost','bench')
+ORDER = ('fig1','fig2','fig3','table1','table2','table3','table4','fig4','fig5','table5','table6','claims','readings','detect','data','difficulty','learning','cost','bench')
 
 def notebook_of(stem):
     "The notebook that makes an artefact"
@@ -123,7 +126,7 @@ def gallery():
         if nb != now: lines.append(f'## {title_of(ROOT/nb)}\n\nThe notebook: [{Path(nb).name}]({nb}).\n'); now = nb
         st = read_stamp(p)
         what = f'![{p.stem}](figures/{p.name})' if p.suffix == '.png' else f'[{p.stem}](figures/{p.stem}.md) ([csv](figures/{p.name}))'
-        lines.append(f'{what}\n\n```\n{command(p.stem, st["profile"])}\n```\n\n*{caption(st)}*\n')
+        lines.append(f'{what}\n\n```\n{command(p.stem, st)}\n```\n\n*{caption(st)}*\n')
     return '\n'.join(lines)
 
 # ---------------------------------------------------------------- API
