@@ -1,6 +1,6 @@
 "Every equation of the paper has its code, its oracle and a test that uses both"
 from pathlib import Path
-from hcil.audit import equation_map, missing
+from hcil.equations import equation_map, missing
 
 NBS = Path(__file__).resolve().parent.parent/'nbs'
 

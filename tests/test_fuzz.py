@@ -9,10 +9,12 @@ from pathlib import Path
 import av, numpy as np, pytest
 from PIL import Image
 
-from hcil.clips import CropStore, StoreError, check_store, why_make, write_store
-from hcil.datasets import COLUMNS, LayoutError, manifest, open_video
+from hcil.stores import CropStore, StoreError, verify_store, why_make, write_store
+from hcil.layouts import COLUMNS, LayoutError
+from hcil.datasets import manifest, open_video
 from hcil.prepare import prepare, read_prepared
-from hcil.video import Video, VideoError, Worker, write_video
+from hcil.video import Video, VideoError, write_video
+from hcil.workers import Worker
 
 TIMEOUT = 30. # seconds for one file that takes milliseconds
 N = 12        # frames in each video, and in each sequence of a shard
@@ -457,7 +459,7 @@ def test_stores(worker, tmp_path):
         path.write_bytes(bad)
         got, text = outcome(worker, read_store, path)
         assert list(tree(path.parent)) == [str(path)]
-        deep, _ = outcome(worker, check_store, path)
+        deep, _ = outcome(worker, verify_store, path)
         if text: assert 'store.zip' in text and deep, f'{what}: {text}, but the thorough check says nothing'
         else:
             assert got[0] == meta and got[1] == jpegs, what
@@ -494,4 +496,4 @@ def test_prepare(tmp_path):
     assert {p: after[p] for p in before} == before, 'prepare changed files of the data set'
     stores = {Path(p).relative_to(out).as_posix() for p in after if p.endswith('.zip')}
     assert stores == {f'{v}.zip' for v in done.index if done.problem[v] == ''} and not [p for p in after if p.endswith('.tmp')]
-    assert all(check_store(out/s) == '' for s in stores) and list(read_prepared(out).video) == list(done.index)
+    assert all(verify_store(out/s) == '' for s in stores) and list(read_prepared(out).video) == list(done.index)

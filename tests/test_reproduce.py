@@ -21,7 +21,8 @@ FIG4 = ['fig4', '--set', 'columns=DF,NT']          # four trainings and a pictur
 @pytest.fixture(scope='module')
 def own(tmp_path_factory):
     "A folder of one's own in the official layout: a small twin, with more people than those of `make test`"
-    from hcil.twins import Size, make_twin
+    from hcil.profiles import Size
+    from hcil.twins import make_twin
     folder = tmp_path_factory.mktemp('own')
     make_twin('ff++', folder, workers=2, size=Size(112, 128, 16, (2,1,2), (6,3), (4,2), (2,1)))
     return folder

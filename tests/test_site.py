@@ -17,10 +17,10 @@ def built(tmp_path_factory):
 
 def test_built(built):
     "Notebooks, tables, figures and the API are there, and nothing hidden"
-    for p in ('index.html', 'gallery.html', 'nbs/04_losses.html', 'nbs/class/lesson5.html', 'figures/table4_smoke.html', 'api/hcil.losses.html'):
+    for p in ('index.html', 'gallery.html', 'nbs/14_losses.html', 'nbs/class/lesson5.html', 'figures/table4_smoke.html', 'api/hcil.losses.html'):
         assert (built/p).exists(), p
-    text = (built/'nbs/04_losses.html').read_text()
-    assert 'default_exp' not in text and '#| export' not in text and 'role="group"' in (built/'nbs/25_widgets.html').read_text()
+    text = (built/'nbs/14_losses.html').read_text()
+    assert 'default_exp' not in text and '#| export' not in text and 'role="group"' in (built/'nbs/92_widgets.html').read_text()
     pictures = list((site.ROOT/'figures').glob('*.png'))
     text = (built/'gallery.html').read_text()
     assert pictures and all(p.name in text for p in pictures)
@@ -35,7 +35,7 @@ def test_dead_links(tmp_path):
 def test_pages():
     "Headings are found by Sphinx's anchors; one title a page; hidden cells go"
     assert site.relinked('[a](b.ipynb#The-gate,-Eq.-7) `[a](b#C)`') == '[a](b.ipynb#the-gate-eq-7) `[a](b#C)`'
-    assert site.output_links('<a href="04_losses.ipynb#NCE,-Eq.-8">x</a>') == '<a href="04_losses.html#nce-eq-8">x</a>'
+    assert site.output_links('<a href="14_losses.ipynb#NCE,-Eq.-8">x</a>') == '<a href="14_losses.html#nce-eq-8">x</a>'
     assert site.demoted('# Part 1', first=False) == '## Part 1' and site.demoted('# Title', first=True) == '# Title'
 
 def test_commands():
@@ -46,7 +46,7 @@ def test_commands():
     assert site.command('bench_methods_cpu', one('none')) == 'hcil_bench --what methods --out figures/bench_methods_cpu'
     assert site.command('batch_smoke', one('smoke')) == 'hcil_reproduce data --profile smoke'
 
-READ = ('index.html', 'gallery.html', 'nbs/04_losses.html', 'nbs/25_widgets.html', 'nbs/class/lesson3.html', 'nbs/paper/table1.html', 'api/hcil.losses.html')
+READ = ('index.html', 'gallery.html', 'nbs/14_losses.html', 'nbs/92_widgets.html', 'nbs/class/lesson3.html', 'nbs/paper/table1.html', 'api/hcil.losses.html')
 
 @pytest.mark.skipif(not CHROMIUM, reason='no Chromium: apt-get install chromium')
 def test_read(built):

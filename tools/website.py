@@ -94,11 +94,11 @@ MADE_BY = dict(batch='data')                           # artefacts that are not 
 
 def command(stem, st):
     "The command that makes an artefact again, from its name and stamp"
-    from hcil.plan import SEEDS
+    from hcil.profiles import profile_of
     first, profile = stem.split('_')[0], st['profile']
     if first == 'bench': return f'hcil_bench --what {(stem.split("_")[1:-1] or ["model"])[0]} --out figures/{stem}'
     nb = MADE_BY.get(first, first)
-    fewer = '"seeds = 0\\n"' in (ROOT/f'nbs/paper/{nb}.ipynb').read_text(encoding='utf-8') and len(st['seeds']) != SEEDS[profile]
+    fewer = '"seeds = 0\\n"' in (ROOT/f'nbs/paper/{nb}.ipynb').read_text(encoding='utf-8') and len(st['seeds']) != profile_of(profile).seeds
     seeds = f"--seeds {len(st['seeds'])}" if fewer else ''
     return ' '.join(filter(None, [f'hcil_reproduce {nb}', '' if profile == 'none' else f'--profile {profile}', seeds, PART[first] if stem.endswith('_part') else '']))
 
@@ -112,11 +112,11 @@ ORDER = ('fig1','fig2','fig3','table1','table2','table3','table4','fig4','fig5',
 def notebook_of(stem):
     "The notebook that makes an artefact"
     first = MADE_BY.get(o := stem.split('_')[0], o)
-    return 'nbs/34_bench.ipynb' if first == 'bench' else f'nbs/paper/{first}.ipynb'
+    return 'nbs/95_bench.ipynb' if first == 'bench' else f'nbs/paper/{first}.ipynb'
 
 def gallery():
     "Every picture and table of figures/, with the command that makes it and where it comes from"
-    from hcil.reproduce import caption, read_stamp
+    from hcil.stamps import caption, read_stamp
     files = sorted(p for p in (ROOT/'figures').iterdir() if p.suffix in ('.png', '.csv'))
     rank = lambda p: (ORDER.index(MADE_BY.get(o := p.stem.split('_')[0], o)), p.suffix != '.png', p.stem)
     lines, now = ['# Figures and tables, with their commands\n', 'Everything in `figures/`, in the paper\'s order. Below each stands the command that makes it'

@@ -6,10 +6,10 @@
 __all__ = ['Frames']
 
 # %% ../../nbs/baselines/frames.ipynb #b765aa28
-from .core import OnResNet, rival
+from .core import OnResNet, register_baseline
 
 # %% ../../nbs/baselines/frames.ipynb #e286dc1e
-@rival('ResNet-50')
+@register_baseline('ResNet-50')
 class Frames(OnResNet):
     "Frames through a ResNet, the mean of their logits"
     temporal = False
