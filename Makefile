@@ -1,10 +1,11 @@
 # hcil: `make test` checks everything, `make reproduce` regenerates tables and figures.
-# Both make .venv from nothing if it is not there.
+# Both make .venv from nothing if it is not there; with PINNED=1, of the versions in constraints.txt.
 
 PYTHON  ?= python3
 PROFILE ?= smoke
 FLAGS   ?=
 JOBS    ?= 2
+PINNED  ?=
 
 BIN       := .venv/bin
 INSTALLED := .venv/installed
@@ -26,6 +27,7 @@ export: $(INSTALLED)  ## after editing a notebook: clean the notebooks, write hc
 	$(BIN)/nbdev_clean
 	$(BIN)/python tools/still.py
 	$(BIN)/nbdev_export
+	$(BIN)/python tools/wings.py
 	$(BIN)/python tools/readme.py
 	$(BIN)/python tools/house.py
 
@@ -42,5 +44,6 @@ clean-venv:  ## remove .venv; the next target that needs it makes it anew
 $(INSTALLED): settings.ini setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hcil needs Python 3.11 or newer and $(PYTHON) is %d.%d: name another one with make PYTHON=python3.12" % sys.version_info[:2])'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check $(if $(PINNED),-c constraints.txt) -e '.[dev]'
+	@git rev-parse --git-dir >/dev/null 2>&1 && git config --local include.path ../.gitconfig || true
 	@touch $@

@@ -6,8 +6,8 @@
 __all__ = ['PASSES', 'DTYPES', 'timed', 'take_turns', 'summary', 'peak_bytes', 'PlainResNet', 'contestants', 'train_step',
            'bench_pass', 'bench']
 
-# %% ../nbs/95_bench.ipynb #c3a22be0
-import time
+# %% ../nbs/95_bench.ipynb #bf1b4e9b
+import math, time
 from contextlib import nullcontext
 import pandas as pd
 import torch
@@ -15,12 +15,12 @@ import torchvision
 from tqdm import tqdm
 from .model import HCIL, HCILConfig, saved_bytes
 
-# %% ../nbs/95_bench.ipynb #0aaf8bfc
+# %% ../nbs/95_bench.ipynb #8f5be14f
 def timed(
     work, # a function without arguments
     device:str='cpu',
 )->float: # seconds
-    "How long `work` takes; on a GPU by CUDA events, since a call returns before the work is done"
+    "How long `work` takes, on a GPU until it is really done"
     if torch.device(device).type != 'cuda':
         start = time.perf_counter()
         work()
@@ -31,25 +31,25 @@ def timed(
     torch.cuda.synchronize()
     return begin.elapsed_time(end)/1e3                                     # milliseconds -> seconds
 
-# %% ../nbs/95_bench.ipynb #6614e4b0
+# %% ../nbs/95_bench.ipynb #0063a98b
 def take_turns(
     contestants:dict, # name -> function of one input
     new_input, # a function that makes a fresh input; all contestants of a round get the same
     repeats:int=5, # rounds that count
     device:str='cpu',
     progress:str=None, # label of a progress bar, or None
-)->pd.DataFrame: # seconds, `[repeats]` rows, a column a contestant
-    "Measure by turns, A B C, A B C, …, after one round to warm up"
+)->pd.DataFrame: # seconds, one row per round, one column per contestant
+    "Measure in turns, A B C, A B C, …, after one round to warm up"
     rows = []
     for _ in tqdm(range(repeats+1), desc=progress, disable=progress is None, ncols=80):
         x = new_input()
         rows.append({name: timed(lambda: work(x), device) for name, work in contestants.items()})
     return pd.DataFrame(rows[1:])
 
-# %% ../nbs/95_bench.ipynb #e3e332e1
+# %% ../nbs/95_bench.ipynb #ff0f023b
 def summary(
     seconds:pd.DataFrame, # from `take_turns`
-    to:str=None, # whom to compare with, by default the first
+    to:str=None, # the column to compare with, by default the first
 )->pd.DataFrame: # model, seconds (median), ratio (median of the rounds' ratios), ratio_min, ratio_max
     "Medians over the rounds, and ratios taken round by round"
     ratio = seconds.div(seconds[to or seconds.columns[0]], axis=0)
@@ -80,10 +80,10 @@ class PlainResNet(torch.nn.Module):
         x = clips.flatten(0,2)                                             # [B,U,T,3,H,W] -> [B·U·T,3,H,W]
         return self.net(x.contiguous(memory_format=self.format))
 
-# %% ../nbs/95_bench.ipynb #2e0b668a
+# %% ../nbs/95_bench.ipynb #31a52916
 def contestants(
     backbone:str='resnet50',
-    T:int=4, # frames a snippet
+    T:int=4, # frames per snippet
     channels_last:bool=True, # the plain ResNet too? (HCIL always is)
 )->dict: # name -> model
     "The plain ResNet, and HCIL as its baseline row, in the literal and in the fast form"
@@ -99,8 +99,11 @@ def scalar(out):
     outs = [out] if torch.is_tensor(out) else [o for o in out if o is not None]
     return sum(o.float().square().mean() for o in outs)
 
-# %% ../nbs/95_bench.ipynb #fcbd73a7
-def train_step(model, clips):
+# %% ../nbs/95_bench.ipynb #35737c42
+def train_step(
+    model:torch.nn.Module,
+    clips:torch.Tensor, # `[B,U,T,3,H,W]`
+):
     "Forward and backward"
     model.zero_grad(set_to_none=True)
     scalar(model(clips)).backward()
@@ -109,7 +112,25 @@ def train_step(model, clips):
 PASSES = ('inference', 'training')
 DTYPES = dict(fp32=None, bf16=torch.bfloat16)
 
-# %% ../nbs/95_bench.ipynb #e4248b59
+# %% ../nbs/95_bench.ipynb #11280d68
+def in_precision(dtype, device): # a context manager
+    "Autocast to one of `DTYPES`; for fp32 nothing changes"
+    return torch.autocast(torch.device(device).type, DTYPES[dtype]) if DTYPES[dtype] else nullcontext()
+
+# %% ../nbs/95_bench.ipynb #84987722
+def run_pass(model, x, training:bool, dtype:str):
+    "A training step or an inference"
+    with in_precision(dtype, x.device), nullcontext() if training else torch.no_grad():
+        train_step(model, x) if training else model(x)
+
+# %% ../nbs/95_bench.ipynb #ffc9939f
+def pass_bytes(model, x, training:bool, dtype:str): # a number of bytes, nan if it is not known
+    "The allocator's peak on a GPU; on a CPU what autograd keeps for the backward pass"
+    if x.device.type == 'cuda': return peak_bytes(lambda: run_pass(model, x, training, dtype))
+    if not training: return float('nan')
+    with in_precision(dtype, x.device): return saved_bytes(lambda: model(x), [*model.parameters()])
+
+# %% ../nbs/95_bench.ipynb #691617d2
 def bench_pass(
     models:dict, # name -> model
     which:str, # one of `PASSES`
@@ -119,32 +140,23 @@ def bench_pass(
     device:str='cpu',
     progress:bool=False,
 )->pd.DataFrame: # pass, model, seconds, ratio, ratio_min, ratio_max, frames_per_s, memory_MiB
-    "Measure all models in one pass, by turns"
-    training, kind = which == 'training', torch.device(device).type
-    cast = lambda: torch.autocast(kind, DTYPES[dtype]) if DTYPES[dtype] else nullcontext()
-    def work(model, x):
-        with cast(), nullcontext() if training else torch.no_grad():
-            train_step(model, x) if training else model(x)
-    def memory(model, x):
-        if kind == 'cuda': return peak_bytes(lambda: work(model, x))
-        if not training: return float('nan')
-        with cast(): return saved_bytes(lambda: model(x), [*model.parameters()])
+    "Measure all models in one pass, in turns"
+    training = which == 'training'
     for m in models.values(): m.train(training)
     new_input = lambda: torch.rand(shape, device=device)
-    works = {n: (lambda x, m=m: work(m, x)) for n, m in models.items()}
-    seconds = take_turns(works, new_input, repeats, device, which if progress else None)
-    table = summary(seconds)
-    table['frames_per_s'] = shape[0]*shape[1]*shape[2]/table.seconds
-    table['memory_MiB'] = [memory(m, new_input())/2**20 for m in models.values()]
+    works = {n: (lambda x, m=m: run_pass(m, x, training, dtype)) for n, m in models.items()}
+    table = summary(take_turns(works, new_input, repeats, device, which if progress else None))
+    table['frames_per_s'] = math.prod(shape[:3])/table.seconds
+    table['memory_MiB'] = [pass_bytes(m, new_input(), training, dtype)/2**20 for m in models.values()]
     table.insert(0, 'pass', which)
     return table
 
-# %% ../nbs/95_bench.ipynb #09c77b6a
+# %% ../nbs/95_bench.ipynb #980adcf8
 def bench(
     size:int=112, # height and width of the frames, pixels
     videos:int=1, # B
-    U:int=4, # snippets a video
-    T:int=4, # frames a snippet
+    U:int=4, # snippets per video
+    T:int=4, # frames per snippet
     backbone:str='resnet50',
     repeats:int=5, # rounds that count
     dtype:str='fp32', # or bf16

@@ -11,25 +11,28 @@ from .model import cost, HCIL, HCILConfig
 from .baselines.core import BaselineConfig, ROWS
 from .bench import bench_pass, PASSES
 
-# %% ../nbs/97_bench_baselines.ipynb #e0b19ac7
+# %% ../nbs/97_bench_baselines.ipynb #457e65b0
 def all_methods(
     backbone:str='resnet50',
-    T:int=4, U:int=4, # frames a snippet, snippets
+    T:int=4, U:int=4, # frames per snippet, snippets
     rows:list=None, # of `ROWS`; all if None
     **config, # further fields of `BaselineConfig`
 )->dict: # row -> network; the frame baseline first, HCIL last
-    "The compared methods and HCIL"
+    "The baselines and HCIL"
     found = {row: BaselineConfig(row, backbone, pretrained=None, T=T, U=U, **config).build() for row in rows or ROWS}
     own = {k: v for k, v in config.items() if k == 'width'}
     return found | {'HCIL': HCIL(HCILConfig(backbone=backbone, T=T, pretrained=None, **own))}
 
-# %% ../nbs/97_bench_baselines.ipynb #452c9c13
-def counts(models, shape): # DataFrame: model, params_M, GFLOPs
-    "What need not be timed"
+# %% ../nbs/97_bench_baselines.ipynb #962e0e31
+def counts(
+    models:dict, # name -> network
+    shape:tuple, # [B,U,T,3,H,W]
+)->pd.DataFrame: # model, params_M, GFLOPs
+    "Parameters and FLOPs, in millions and in billions"
     found = {name: cost(m, shape) for name, m in models.items()}
     return pd.DataFrame([dict(model=n, params_M=c.params/1e6, GFLOPs=c.flops/1e9) for n, c in found.items()])
 
-# %% ../nbs/97_bench_baselines.ipynb #41e0bfcb
+# %% ../nbs/97_bench_baselines.ipynb #76e4c4df
 def methods_bench(
     size:int=112, # pixels
     videos:int=1, # B
@@ -39,7 +42,7 @@ def methods_bench(
     progress:bool=False,
     T:int=4, U:int=4,
     models:dict=None, # instead of all methods
-)->pd.DataFrame: # a row each: counts, then ratio, range, frames a second of both passes, MiB of a training step
+)->pd.DataFrame: # one row per method: counts, then ratio, its range and frames per second of both passes, MiB of a training step
     "Every method in one run"
     models = {n: m.to(device) for n, m in (models or all_methods(backbone, T, U)).items()}
     table = counts(models, (1,U,T,3,size,size))

@@ -5,55 +5,56 @@
 # %% auto #0
 __all__ = ['hcil_bench']
 
-# %% ../nbs/98_bench_command.ipynb #0f06497c
-import sys, time
+# %% ../nbs/98_bench_command.ipynb #0cf5aaf4
+import time
 import torch
-from .core import command, pick_device, UserError
+from .core import command, device_name, pick_device, UserError
 from .stamps import save_table, stamp
 from .bench import bench, DTYPES
 from .bench_data import data_bench, detect_bench, stepping, widgets_bench
 from .bench_baselines import methods_bench
 
-# %% ../nbs/98_bench_command.ipynb #aec54f5b
+# %% ../nbs/98_bench_command.ipynb #e42d60f3
+WHAT = ('model', 'methods', 'step', 'data', 'detect', 'widgets')
+BACKBONES = ('resnet18', 'resnet34', 'resnet50')
+
+# %% ../nbs/98_bench_command.ipynb #2808abd9
 def validate_bench(what, size, videos, U, T, repeats, backbone, dtype):
     "Refuse, in a sentence, what can't be measured"
     for name, value in dict(videos=videos, U=U, T=T, repeats=repeats).items():
         if value < 1: raise UserError(f'--{name} is {value}: give at least 1')
     if size < 32: raise UserError(f'--size is {size}: the ResNet divides the frame by 32, so give at least 32')
-    for name, value, allowed in (('backbone', backbone, ('resnet18','resnet34','resnet50')),
-                                 ('dtype', dtype, tuple(DTYPES))):
+    for name, value, allowed in (('what', what, WHAT), ('backbone', backbone, BACKBONES), ('dtype', dtype, tuple(DTYPES))):
         if value not in allowed: raise UserError(f"unknown --{name} {value}: choose one of {', '.join(allowed)}")
 
-# %% ../nbs/98_bench_command.ipynb #da322de9
-def describe_data_bench(what, size, videos, repeats, backbone, device, out):
-    "`--what methods`, see baselines/bench; `widgets`, see 92_widgets; `data`, `detect` and `step`, see 96_bench_data"
-    started, options = time.perf_counter(), dict(what=what, size=size, repeats=repeats, backbone=backbone)
-    torch.manual_seed(0)
-    if what == 'methods':
-        options, about = options | dict(videos=videos), f'random frames, {videos} × 4 × 4 at {size} px'
-        table = methods_bench(size, videos, backbone, repeats, device=device, progress=True)
-    elif what == 'widgets':
-        device, about = 'cpu', 'a drawn person of 48 frames'
-        table = widgets_bench(repeats)
-    elif what == 'step':
-        options, about = options | dict(videos=videos), f'random frames, {videos} × 4 × 4 at {size} px'
-        table = stepping(size, repeats, backbone, videos, device, 'step')
-    else:
-        device, about = 'cpu', f'a drawn video of 1280 × 720, crops of {size} px'
-        work = dict(data=data_bench, detect=detect_bench)[what]
-        table = work(size, repeats, backbone, progress=True)
-    st = stamp('none', about, 0, options, device, started)
-    print(table.to_string(index=False, float_format='{:.3g}'.format))
-    for f in save_table(table, out, st) if out else []: print(f'wrote {f}')
+# %% ../nbs/98_bench_command.ipynb #bf36ea16
+def model_bench(options, device): # table, what was measured
+    "`--what model`"
+    table = bench(**options, device=device, progress=True)
+    B, U, T, size, dtype = (options[k] for k in ('videos','U','T','size','dtype'))
+    print(f"{B} video{'s'*(B>1)} of {U} × {T} frames, {size} px, {dtype}, {device_name(device)}, "
+          f"{options['repeats']} rounds; ratio to the first model of the same round")
+    return table, f'random frames, {B} × {U} × {T} at {size} px, {dtype}'
 
-# %% ../nbs/98_bench_command.ipynb #d49ea2ad
-@command('hcil_bench --what model --size 112 --out figures/bench_cpu')
+# %% ../nbs/98_bench_command.ipynb #f940d307
+def other_bench(what, size, videos, repeats, backbone, device): # table, what was measured, options, device
+    "Every other `--what`"
+    options = dict(what=what, size=size, repeats=repeats, backbone=backbone)
+    frames, batch = f'random frames, {videos} × 4 × 4 at {size} px', options | dict(videos=videos)
+    if what == 'methods': return methods_bench(size, videos, backbone, repeats, device=device, progress=True), frames, batch, device
+    if what == 'step': return stepping(size, repeats, backbone, videos, device, 'step'), frames, batch, device
+    if what == 'widgets': return widgets_bench(repeats), 'a drawn person of 48 frames', options, 'cpu'
+    work = dict(data=data_bench, detect=detect_bench)[what]
+    return work(size, repeats, backbone, progress=True), f'a drawn video of 1280 × 720, crops of {size} px', options, 'cpu'
+
+# %% ../nbs/98_bench_command.ipynb #6f4acabb
+@command('hcil_bench --what model --size 112 --out figures/bench_cpu', stopped='nothing was written')
 def hcil_bench(
-    what:str='model', # model: the networks; methods: all compared methods; step: a whole step of training; data: reading clips, making twins; detect: scoring a file; widgets: a move of a slider
+    what:str='model', # model: the networks; methods: all baselines; step: a whole training step; data: reading clips, making twins; detect: scoring a file; widgets: a move of a slider
     size:int=112, # height and width of the frames, pixels
     videos:int=1, # videos in a batch
-    U:int=4, # snippets a video
-    T:int=4, # frames a snippet
+    U:int=4, # snippets per video
+    T:int=4, # frames per snippet
     backbone:str='resnet50', # resnet18, resnet34 or resnet50
     repeats:int=5, # rounds that count; one more to warm up
     dtype:str='fp32', # fp32 or bf16
@@ -64,15 +65,13 @@ def hcil_bench(
 ):
     "Time and memory of HCIL, in its literal and its fast form, beside a plain ResNet; or the speed of the data side"
     validate_bench(what, size, videos, U, T, repeats, backbone, dtype)
-    device = pick_device(device)
-    if what != 'model': return describe_data_bench(what, size, videos, repeats, backbone, device, out)
-    options = dict(size=size, videos=videos, U=U, T=T, backbone=backbone, repeats=repeats, dtype=dtype,
-                   compile=compile, channels_last=channels_last)
-    started = time.perf_counter()
+    device, started = pick_device(device), time.perf_counter()
     torch.manual_seed(0)
-    table = bench(**options, device=device, progress=True)
-    st = stamp('none', f'random frames, {videos} × {U} × {T} at {size} px, {dtype}', 0, options, device, started)
-    print(f"{videos} video{'s'*(videos>1)} of {U} × {T} frames, {size} px, {dtype}, {st['device']}, "
-          f"{repeats} rounds; ratio to the first model of the same round")
-    print(table.to_string(index=False, float_format='{:.3g}'.format, na_rep=''))
+    if what == 'model':
+        options = dict(size=size, videos=videos, U=U, T=T, backbone=backbone, repeats=repeats, dtype=dtype,
+                       compile=compile, channels_last=channels_last)
+        table, about = model_bench(options, device)
+    else: table, about, options, device = other_bench(what, size, videos, repeats, backbone, device)
+    print(table.to_string(index=False, float_format='{:.3g}'.format, na_rep='' if what == 'model' else 'NaN'))
+    st = stamp('none', about, 0, options, device, started)
     for f in save_table(table, out, st) if out else []: print(f'wrote {f}')

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['own_root', 'own_crops', 'twin_of', 'stores_of', 'quick_crops']
 
-# %% ../nbs/86_crops.ipynb #c82c23b0
-import contextlib, fcntl, hashlib, os
+# %% ../nbs/86_crops.ipynb #fef2fd40
+import hashlib, os
 from itertools import product
 from pathlib import Path
+from filelock import FileLock
 import pandas as pd
 from .core import UserError
 from .profiles import profile_of, Size
@@ -19,25 +20,24 @@ from .forgeries import pair_clips
 from .twins import make_twin
 from .cells import METHODS
 
-# %% ../nbs/86_crops.ipynb #7c50a079
-@contextlib.contextmanager
-def exclusive(path): # a file to lock
-    "Others wait"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'w') as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        yield
-
-# %% ../nbs/86_crops.ipynb #2310759f
-def own_root(name, data): # Path
-    "Where a data set lies in a folder of one's own"
+# %% ../nbs/86_crops.ipynb #6c55e66d
+def own_root(
+    name:str, # one of `FOLDERS`
+    data:Path, # the folder that holds your copies of the data sets
+)->Path:
+    "Where a data set lies in a folder of your own"
     root = Path(data)/FOLDERS[name]
     if not root.is_dir():
         raise UserError(f"{root} is missing: the folder given as data must hold {FOLDERS[name]} in its official layout "
                       "(see data_cards/)")
     return root
 
-def own_crops(name, profile, home, data): # Path
+# %% ../nbs/86_crops.ipynb #aec30960
+def own_crops(
+    name:str, profile:str,
+    home:Path, # for twins and crops
+    data:Path, # as of `own_root`
+)->Path:
     "Where the crops of your copy of a data set are, or will be"
     mark = hashlib.sha256(str(Path(data).resolve()).encode()).hexdigest()[:8]
     return Path(home)/'crops'/f'{profile}-{mark}'/name
@@ -50,7 +50,7 @@ def twin_of(name, profile, home, size=None, progress=False): # Path
     make_twin(name, folder, profile, workers=os.cpu_count(), size=size, refresh=True, progress=progress)
     return folder/FOLDERS[name]
 
-# %% ../nbs/86_crops.ipynb #84dd62cb
+# %% ../nbs/86_crops.ipynb #f82dac76
 def stores_of(
     name:str, # one of `FOLDERS`
     profile:str,
@@ -61,7 +61,8 @@ def stores_of(
     progress:bool=False,
 )->Path: # folder of the crops
     "Make a twin if need be, and prepare what is not prepared"
-    with exclusive(Path(home)/f'.{profile}-{name}.lock'):
+    Path(home).mkdir(parents=True, exist_ok=True)
+    with FileLock(Path(home)/f'.{profile}-{name}.lock'):
         if data: root, stores = own_root(name, data), own_crops(name, profile, home, data)
         else: root, stores = twin_of(name, profile, home, size, progress), Path(home)/'crops'/profile/name
         done = prepare(name, root, stores, os.cpu_count(), device, size=profile_of(profile).crop, every=profile_of(profile).every, progress=progress)
@@ -69,12 +70,12 @@ def stores_of(
         raise UserError(f'{stores}: none of the {len(done)} videos could be prepared: {done.problem.iloc[0]}')
     return stores
 
-# %% ../nbs/86_crops.ipynb #1f8a70ac
+# %% ../nbs/86_crops.ipynb #420533d7
 def drawn_videos(n, seed): # yields a row of the manifest, crops uint8 [N,3,S,S]
     "Heads, their forgeries, and where they belong"
-    recording = Size(96, 112, 16, (1,1,1), (3,3), (2,2), (1,1))
+    size = Size(96, 112, 16, (1,1,1), (3,3), (2,2), (1,1))
     for i in range(n):
-        for method, videos in pair_clips(f'quick{seed}', i, recording, 48, methods=METHODS.values())[0].items():
+        for method, videos in pair_clips(f'quick{seed}', i, size, 48, methods=METHODS.values())[0].items():
             for k, crops in enumerate(videos):
                 for compression, split in product(('c23', 'c40'), ('train', 'val') if i < n/2 else ('test',)):      # val is train: enough here
                     row = dict(video=f'{method}/{compression}/{split}{i}{k}', label=int(method != 'real'), method=method, compression=compression,

@@ -6,7 +6,7 @@
 __all__ = ['DEMO', 'SUFFIXES', 'Frames', 'wanted_frames', 'find_faces', 'face_clip', 'Detection', 'timeline', 'in_words',
            'Detector', 'demo_weights', 'draw_snippets', 'draw_timeline', 'gather', 'Failed', 'hcil_detect']
 
-# %% ../nbs/77_detect.ipynb #ba42d606
+# %% ../nbs/77_detect.ipynb #0b292180
 import json, os, sys
 from importlib import resources
 from pathlib import Path
@@ -25,22 +25,22 @@ from .snippets import snippet_indices
 from .model import HCIL
 from .networks import load_model
 from .workers import Worker
-from .containers import VideoError
 from .video import Video
-from .faces import crop, detect, FaceError, square, track
+from .faces import crop, detect, square, track
 from .cam import deepest_layer, grad_cam, normalise, overlay
 
-# %% ../nbs/77_detect.ipynb #2a3521f6
+# %% ../nbs/77_detect.ipynb #3405c5ba
 class Frames(NamedTuple):
     "What was read of a video"
     pictures:np.ndarray # uint8 `[U·T,H,W,3]`
     index:np.ndarray    # `[U,T]` frame numbers
     n:int               # frames in the video
-    fps:float           # frames a second, 0 if the file does not say
+    fps:float           # frames per second, 0 if the file does not say
 
+# %% ../nbs/77_detect.ipynb #155ab04e
 def wanted_frames(
     path:Path, # of a video
-    U:int=8, T:int=4, # snippets, frames a snippet
+    U:int=8, T:int=4, # snippets, frames per snippet
 )->Frames:
     "The frames of U centred snippets, read in one pass"
     with Video(path, reader='pyav') as video:
@@ -62,15 +62,19 @@ def find_faces(
     path = track(seen, max_gap=frames.n, jump=1.5, name=name)                # from snippet to snippet a head may wander
     return square(path.boxes, scale)[frames.index.flatten()], path           # [N,4] -> [U·T,4]
 
-# %% ../nbs/77_detect.ipynb #b4fe3483
-def face_clip(frames, boxes, size): # uint8 `[U,T,3,size,size]`
+# %% ../nbs/77_detect.ipynb #9352d269
+def face_clip(
+    frames:Frames,
+    boxes, # `[U·T,4]`, see `find_faces`
+    size:int, # pixels of a side
+)->Tensor: # uint8 `[U,T,3,size,size]`
     "The crops as the model takes them"
     crops = np.stack([crop(p, b, size) for p, b in zip(frames.pictures, boxes)])
     return torch.from_numpy(crops).permute(0,3,1,2).unflatten(0, frames.index.shape)   # [U·T,S,S,3] -> [U,T,3,S,S]
 
-# %% ../nbs/77_detect.ipynb #cd32d440
+# %% ../nbs/77_detect.ipynb #be935563
 class Detection(NamedTuple):
-    "What the detector says of one video"
+    "The answer for one video"
     path:str
     prob:float         # that the video is forged, 0 to 1
     snippets:list      # the same for each snippet, `[U]`
@@ -79,15 +83,15 @@ class Detection(NamedTuple):
     looked:int         # frames looked at: U·T
     seen:int           # of these, frames that show the face
     faces:int          # most faces seen at once
-    weights:str        # which weights said this
-    warning:str        # what must be known of them
+    weights:str        # which weights were used
+    warning:str        # what must be known about them
 
     @property
     def worst(self): return int(np.argmax(self.snippets))                    # the most suspicious snippet
 
-# %% ../nbs/77_detect.ipynb #6e52e7d8
-def timeline(d:Detection, width=10)->str:
-    "A bar of blocks for each snippet, low to high"
+# %% ../nbs/77_detect.ipynb #2c587381
+def timeline(d:Detection)->str:
+    "A block for each snippet, low to high"
     return ''.join(' ▁▂▃▄▅▆▇█'[min(8, round(8*p))] for p in d.snippets)
 
 def in_words(d:Detection)->str:
@@ -96,16 +100,16 @@ def in_words(d:Detection)->str:
     more = f', {d.faces} faces, the main one was taken' if d.faces > 1 else ''
     return f'{d.path}: forged with probability {d.prob:.2f} |{timeline(d)}|{share}{more}'
 
-# %% ../nbs/77_detect.ipynb #2a6d98e6
+# %% ../nbs/77_detect.ipynb #98f20ef8
 class Detector:
-    "A model and all it needs to judge files"
+    "A model and all it needs to score files"
     def __init__(self,
         model:HCIL, # in evaluation mode
         size:int=224, # of the crops, pixels
         U:int=8, # snippets
         device='cpu',
         weights:str='a model in memory', # their name, for the answer
-        warning:str='', # what must be known of them
+        warning:str='', # what must be known about them
     ):
         self.model, self.size, self.U, self.device = model.eval().to(device), size, U, torch.device(device)
         self.weights, self.warning, self.worker = weights, warning, Worker()
@@ -113,8 +117,7 @@ class Detector:
     @classmethod
     def from_file(cls, path, device='cpu', **options):
         "Weights as `save_model` or a run wrote them"
-        try: model, about = load_model(path, device)
-        except ValueError as e: raise UserError(str(e)) from None
+        model, about = load_model(path, device)
         size, warning = about.get('spec', {}).get('train', {}).get('size', 224), about.get('warning', '')
         return cls(model, **dict(size=size, device=device, weights=fingerprint(path), warning=warning) | options)
 
@@ -133,7 +136,7 @@ def demo_weights()->Path: # of the file that ships with the package
     "Small weights, trained on drawn faces: a demonstration, unfit for judging real videos"
     return Path(str(resources.files('hcil')))/DEMO
 
-# %% ../nbs/77_detect.ipynb #1d1296c1
+# %% ../nbs/77_detect.ipynb #8ad7d435
 @patch
 def clip(self:Detector, path, timeout=600.): # clip `[U,T,3,S,S]`, `Frames`, `Track`
     "Read a file and cut out its face"
@@ -142,6 +145,7 @@ def clip(self:Detector, path, timeout=600.): # clip `[U,T,3,S,S]`, `Frames`, `Tr
     boxes, found = find_faces(frames, self.device, str(path))
     return face_clip(frames, boxes, self.size), frames, found
 
+# %% ../nbs/77_detect.ipynb #a6ac00b4
 @patch
 @torch.inference_mode()
 def score(self:Detector, clip:Tensor): # probability, `[U]` of the snippets
@@ -149,7 +153,7 @@ def score(self:Detector, clip:Tensor): # probability, `[U]` of the snippets
     out = self.model(clip[None].to(self.device), heads=False)
     return out.logits.softmax(-1)[0,1].item(), out.snippet_logits.softmax(-1)[0,:,1].tolist()
 
-# %% ../nbs/77_detect.ipynb #84dde2b6
+# %% ../nbs/77_detect.ipynb #da36b53b
 @patch
 def answer(self:Detector, path, clip, frames, found)->Detection:
     "Score, and put everything together"
@@ -159,11 +163,12 @@ def answer(self:Detector, path, clip, frames, found)->Detection:
     return Detection(str(path), prob, snippets, start, frames.n, frames.index.size, seen, int(found.faces.max()),
                      self.weights, self.warning)
 
+# %% ../nbs/77_detect.ipynb #2c805e57
 @patch
 def __call__(self:Detector,
     path, # of a video
 )->Detection:
-    "Judge one file; a `VideoError` or `FaceError` says why it can't be"
+    "Score one file; a `UserError` says why it can't be"
     return self.answer(path, *self.clip(path))
 
 # %% ../nbs/77_detect.ipynb #205b460b
@@ -194,12 +199,12 @@ def draw_worst(axs, clip, cam, d):
         ax.imshow(x)
         ax.set(xticks=[], yticks=[])
 
-# %% ../nbs/77_detect.ipynb #2d63e34d
+# %% ../nbs/77_detect.ipynb #5d4cbf93
 @patch
 def picture(self:Detector,
     path, # of a video
 ): # a matplotlib figure, `Detection`
-    "What the model saw, what it says over time, and where it looked in the most suspicious snippet"
+    "What the model saw, its scores over time, and where it looked in the most suspicious snippet"
     clip, frames, found = self.clip(path)
     d, (U, T) = self.answer(path, clip, frames, found), clip.shape[:2]
     layer = deepest_layer(self.size)
@@ -214,11 +219,11 @@ def picture(self:Detector,
     fig.suptitle(f'{Path(path).name}: forged with probability {d.prob:.2f}{warning}', fontsize=10)
     return fig, d
 
-# %% ../nbs/77_detect.ipynb #a648af87
+# %% ../nbs/77_detect.ipynb #71e8416c
 SUFFIXES = ('.mp4','.mkv','.mov','.avi','.webm','.m4v','.ts','.mpg','.mpeg','.flv')
 
 def gather(
-    paths:list, # files, folders, or text files (.txt) with a path a line
+    paths:list, # files, folders, or text files (.txt) with one path per line
 )->list: # of paths
     "All videos that are meant"
     found = []
@@ -228,12 +233,12 @@ def gather(
         else: found.append(p)
     return list(dict.fromkeys(found))
 
+# %% ../nbs/77_detect.ipynb #9cee30d0
 class Failed(NamedTuple):
-    "A file that could not be judged, and why"
+    "A file that could not be scored, and why"
     path:str
     why:str
 
-# %% ../nbs/77_detect.ipynb #5d420917
 @patch
 def score_all(self:Detector,
     paths:list, # of files
@@ -241,9 +246,9 @@ def score_all(self:Detector,
     "One answer after the other"
     for path in paths:
         try: yield self(path)
-        except (VideoError, FaceError, ValueError) as e: yield Failed(str(path), str(e))
+        except UserError as e: yield Failed(str(path), str(e))
 
-# %% ../nbs/77_detect.ipynb #984be112
+# %% ../nbs/77_detect.ipynb #93c43433
 def as_dict(x): # for JSON
     "A `Detection` or a `Failed` as a dictionary"
     return dict(x._asdict(), error='') if isinstance(x, Detection) else dict(path=x.path, error=x.why)
@@ -257,10 +262,10 @@ def csv_line(x, U): # text
     df = pd.DataFrame([row], columns=[*CSV, *(f'p{u+1}' for u in range(U))])
     return df.to_csv(index=False, header=False, float_format='%.6g', lineterminator='\n')
 
-def as_text(x, json_, csv, U)->str:
+def as_text(x, as_json, as_csv, U)->str:
     "An answer as it was asked for"
-    if json_: return json.dumps(as_dict(x))
-    if csv: return csv_line(x, U).rstrip()
+    if as_json: return json.dumps(as_dict(x))
+    if as_csv: return csv_line(x, U).rstrip()
     return in_words(x) if isinstance(x, Detection) else x.why
 
 # %% ../nbs/77_detect.ipynb #d793134b
@@ -283,13 +288,13 @@ def open_detector(weights, u, device): # Detector
         raise UserError(f'{path}: there is no such file; give --weights, a weights.safetensors of hcil_train')
     return Detector.from_file(path, device, U=u)
 
-# %% ../nbs/77_detect.ipynb #f7698909
-@command('hcil_detect clip.mp4 --picture pictures')
+# %% ../nbs/77_detect.ipynb #ccf4e218
+@command('hcil_detect clip.mp4 --picture pictures', stopped='what was printed is complete')
 def hcil_detect(
-    videos:Param('files, folders, or text files with a path a line', str, nargs='+'),
+    videos:Param('files, folders, or text files with one path per line', str, nargs='+'),
     weights:str=None, # weights.safetensors of a run; by default the demonstration's
     u:int=8, # snippets
-    json:Param('print one JSON object a line', store_true)=False,
+    json:Param('print one JSON object per line', store_true)=False,
     csv:Param('print a table', store_true)=False,
     picture:str=None, # folder for a picture of each video
     device:str='auto', # cpu, cuda, or auto: cuda where there is one

@@ -5,27 +5,30 @@
 # %% auto #0
 __all__ = ['strip', 'Explorer', 'whole', 'number', 'temperature', 'choice', 'player', 'canvas', 'bare']
 
-# %% ../nbs/91_explorer.ipynb #f66848a3
+# %% ../nbs/91_explorer.ipynb #ac209710
 import base64, gc, io
 from contextlib import contextmanager
 from html import escape
 from time import perf_counter
 from typing import Callable
+from fastcore.basics import patch
 import ipywidgets as W
 from matplotlib.figure import Figure
 from PIL import Image
+from .core import UserError
 
-# %% ../nbs/91_explorer.ipynb #181fded3
+# %% ../nbs/91_explorer.ipynb #22ae4699
 DPI = 80                                                            # of the pictures; a lecture hall's projector shows 1280 pixels or more
 
 def as_png(fig)->bytes:
-    "A figure as PNG, hardly compressed: the browser is near, and time is short"
+    "A figure as PNG"
     file = io.BytesIO()
     fig.savefig(file, format='png', dpi=DPI, pil_kwargs=dict(compress_level=1))
     return file.getvalue()
 
+# %% ../nbs/91_explorer.ipynb #173755f6
 def as_webp(png:bytes, quality:int=80)->str:
-    "The same as an address that holds the picture itself, small enough to be kept in a notebook"
+    "A picture as a `data:` address that holds all of it"
     file = io.BytesIO()
     Image.open(io.BytesIO(png)).convert('RGB').save(file, 'webp', quality=quality)
     return 'data:image/webp;base64,' + base64.b64encode(file.getvalue()).decode()
@@ -55,7 +58,7 @@ def strip(
     return (f'<div tabindex="0" role="group" aria-label="{escape(title)}, {n} pictures to scroll through" '
             f'style="display:flex;overflow-x:auto;scroll-snap-type:x mandatory;gap:12px">{inside}</div>')
 
-# %% ../nbs/91_explorer.ipynb #21fa19de
+# %% ../nbs/91_explorer.ipynb #9b25660e
 class Explorer:
     "A picture that is drawn anew with every move of a control; without a kernel, pictures to scroll through"
     def __init__(self,
@@ -76,57 +79,69 @@ class Explorer:
 
     def values(self): return {name: c.value for name, c in self.controls.items()}
 
-    def update(self, change=None):
-        "Draw for the values as they are; remembers how long that took, in ms"
-        started = perf_counter()
-        with no_full_search():
-            try: fig, words = self.draw(**self.values())
-            except ValueError as e: self.words.value = f'<p role="alert">{escape(str(e))}</p>'
-            else: self.picture.value, self.words.value = as_png(fig), f'<p role="status">{escape(words)}</p>'
-        self.ms.append(1000*(perf_counter()-started))
+# %% ../nbs/91_explorer.ipynb #ff75e649
+@patch
+def update(self:Explorer, change=None):
+    "Draw for the values as they are; remembers how long that took, in ms"
+    started = perf_counter()
+    with no_full_search():
+        try: fig, words = self.draw(**self.values())
+        except UserError as e: self.words.value = f'<p role="alert">{escape(str(e))}</p>'
+        else: self.picture.value, self.words.value = as_png(fig), f'<p role="status">{escape(words)}</p>'
+    self.ms.append(1000*(perf_counter()-started))
 
-    def still(self)->str: # HTML
-        "What is seen where no kernel runs"
-        pictures = []
-        for changed in self.stills:
-            fig, words = self.draw(**self.start | changed)
-            pictures.append((as_webp(as_png(fig)), ', '.join(f'{k} = {v}' for k, v in changed.items()) or 'at the start', words))
-        return strip(pictures, self.title)
+# %% ../nbs/91_explorer.ipynb #9f855295
+@patch
+def still(self:Explorer)->str: # HTML
+    "What is seen where no kernel runs"
+    pictures = []
+    for changed in self.stills:
+        fig, words = self.draw(**self.start | changed)
+        pictures.append((as_webp(as_png(fig)), ', '.join(f'{k} = {v}' for k, v in changed.items()) or 'at the start', words))
+    return strip(pictures, self.title)
 
-    def _repr_mimebundle_(self, **kwargs):
-        return self.box._repr_mimebundle_(**kwargs) | {'text/html': self.still(), 'text/plain': self.title}
+@patch
+def _repr_mimebundle_(self:Explorer, **kwargs):
+    return self.box._repr_mimebundle_(**kwargs) | {'text/html': self.still(), 'text/plain': self.title}
 
 # %% ../nbs/91_explorer.ipynb #571abd7a
 WIDE = dict(style={'description_width': 'initial'}, layout=W.Layout(width='300px'))
 
-# %% ../nbs/91_explorer.ipynb #323043cd
-def whole(text, value, lo, hi, step=1): return W.IntSlider(value, lo, hi, step, description=text, **WIDE)
+# %% ../nbs/91_explorer.ipynb #0c393a3f
+def whole(text, value, lo, hi, step=1):
+    "A slider of whole numbers"
+    return W.IntSlider(value, lo, hi, step, description=text, **WIDE)
 
-def number(text, value, lo, hi, step=.05): return W.FloatSlider(value=value, min=lo, max=hi, step=step, description=text, **WIDE)
+def number(text, value, lo, hi, step=.05):
+    "A slider of numbers"
+    return W.FloatSlider(value=value, min=lo, max=hi, step=step, description=text, **WIDE)
 
-def temperature(): return W.FloatLogSlider(value=5, base=10, min=-1.3, max=.7, step=.05, readout_format='.2f',
-                                           description='τ, temperature', **WIDE)
+# %% ../nbs/91_explorer.ipynb #d3fb0119
+def temperature():
+    "A slider for τ"
+    return W.FloatLogSlider(value=5, base=10, min=-1.3, max=.7, step=.05, readout_format='.2f', description='τ, temperature', **WIDE)
 
+# %% ../nbs/91_explorer.ipynb #2755face
 def choice(text, options, value=None):
-    "One of some, all in sight"
+    "Toggle buttons"
     options = list(options)
     return W.ToggleButtons(options=options, value=value or options[0], description=text,
                            style={'description_width': 'initial', 'button_width': 'auto'})
 
 def player(slider, ms=250):
-    "A button that moves a slider, for those who talk while it moves"
+    "A button that moves a slider, one step in so many milliseconds"
     play = W.Play(min=slider.min, max=slider.max, step=slider.step, interval=ms, show_repeat=False)
     W.jslink((play, 'value'), (slider, 'value'))
     return play
 
-# %% ../nbs/91_explorer.ipynb #769b5390
+# %% ../nbs/91_explorer.ipynb #b7af5934
 def canvas(width, height, **grid):
     "A figure and its axes"
     fig = Figure((width, height), layout='none')
     return fig, fig.subplots(**grid)
 
 def bare(ax, title=''):
-    "An axis for a picture"
+    "An axis without ticks and frame, for a picture"
     ax.set(xticks=[], yticks=[])
     ax.set_title(title, fontsize=10)
     for s in ax.spines.values(): s.set_visible(False)

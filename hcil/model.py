@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['CHOICES', 'PRESETS', 'ABLATIONS', 'LAYERS', 'IMAGENET', 'RGB', 'HCILConfig', 'preset', 'ScaledResNet',
-           'twins_weights', 'load_file', 'load_pretrained', 'OnSnippets', 'blocks_for', 'block_sizes', 'insert_raim',
-           'HCILOutput', 'projection_head', 'HCIL', 'encode', 'fuse', 'forward', 'embed', 'loss', 'for_inference',
-           'Cost', 'saved_bytes', 'cost']
+           'twins_weights', 'load_file', 'load_pretrained', 'OnSnippets', 'insert_raim', 'HCILOutput',
+           'projection_head', 'HCIL', 'Cost', 'saved_bytes', 'cost']
 
 # %% ../nbs/15_model.ipynb #74caafad
 import copy, dataclasses, warnings
@@ -16,11 +15,13 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 import torch
+from safetensors.torch import load_file as load_safetensors
+from fastcore.basics import patch
 from torch import nn, Tensor
 from torch.utils.flop_counter import FlopCounterMode
 import torchvision
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-from .core import validate_reading
+from .core import UserError, validate_reading
 from .raim import RAIM
 from .isf import ISF
 from .losses import hcil_loss, LossTerms
@@ -80,14 +81,14 @@ class HCILConfig:
     def __post_init__(self):
         for field, (allowed, register) in CHOICES.items():
             validate_reading(field, getattr(self, field), allowed, register)
-        if self.T < 1: raise ValueError(f"T is {self.T}, but a snippet has at least one frame: give T >= 1")
+        if self.T < 1: raise UserError(f"T is {self.T}, but a snippet has at least one frame: give T >= 1")
 
     def but(self, **changes)->'HCILConfig':
         "The same with some fields changed"
         names = [f.name for f in dataclasses.fields(self)]
         unknown = sorted(set(changes) - set(names))
         if unknown:
-            raise ValueError(f"HCILConfig has no field {', '.join(unknown)}: its fields are {', '.join(names)}")
+            raise UserError(f"HCILConfig has no field {', '.join(unknown)}: its fields are {', '.join(names)}")
         return dataclasses.replace(self, **changes)
 
     def build(self)->'HCIL':
@@ -102,7 +103,7 @@ CHOICES = dict(                                    # RAIM, ISF and the losses ch
     video_pool=(('mean','max'), 'A-15'),
     classify=(('video','snippet'), 'A-16'))
 
-# %% ../nbs/15_model.ipynb #9f49c1b7
+# %% ../nbs/15_model.ipynb #e3ed0820
 PRESETS = {'paper': {}, 'separating': dict(detach_weight=True)}
 
 _no_contrast = dict(lambda1=0., lambda2=0.)
@@ -121,12 +122,15 @@ ABLATIONS = {                                      # the rows of Tables 4 and 5 
     'L_NCE^w':     {},
 }
 
+# %% ../nbs/15_model.ipynb #2ce95a7b
 def _named(kind, table, name):
+    "A row of a table, however its name is written"
     key = lambda text: text.lower().replace(' ','')
     found = {key(k): v for k, v in table.items()}.get(key(name))
-    if found is None: raise ValueError(f"unknown {kind} {name!r}: choose one of {', '.join(table)}")
+    if found is None: raise UserError(f"unknown {kind} {name!r}: choose one of {', '.join(table)}")
     return found
 
+# %% ../nbs/15_model.ipynb #1d4330d2
 def preset(
     name:str='paper', # one of `PRESETS`
     row:str='All', # one of `ABLATIONS`
@@ -168,9 +172,9 @@ class ScaledResNet(ResNet):
     @property
     def stages(self): return [self.layer1, self.layer2, self.layer3, self.layer4]
 
-# %% ../nbs/15_model.ipynb #7370a584
+# %% ../nbs/15_model.ipynb #0da142fc
 IMAGENET = dict(resnet18='ResNet18_Weights', resnet34='ResNet34_Weights', resnet50='ResNet50_Weights',
-                googlenet='GoogLeNet_Weights', vgg19='VGG19_Weights')        # the last two: for compared methods
+                googlenet='GoogLeNet_Weights', vgg19='VGG19_Weights')        # the last two: for baselines
 
 def twins_weights(
     backbone:str, width:float,
@@ -178,49 +182,59 @@ def twins_weights(
     "Where the backbone is that was trained on drawn heads (64_pretrain), the start without a download"
     return Path(str(resources.files('hcil')))/'weights'/f'{backbone}_w{round(100*width):03d}.safetensors'
 
-def load_file(path): # a state dict
-    "Tensors from a .safetensors or .pth file; never runs code from it"
+# %% ../nbs/15_model.ipynb #4648b1a8
+def load_file(
+    path:Path, # a .safetensors or .pth file
+)->dict: # name -> tensor
+    "Tensors from a file; never runs code from it"
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"pretrained={str(path)!r} is not a file: "
-                                "give 'imagenet', None, or a file of weights")
-    if path.suffix == '.safetensors':
-        return load(path)
+        raise UserError(f"pretrained={str(path)!r} is not a file: give 'imagenet', None, or a file of weights")
+    if path.suffix == '.safetensors': return load_safetensors(path)
     return torch.load(path, map_location='cpu', weights_only=True)
 
-# %% ../nbs/15_model.ipynb #80b26a07
-def load_pretrained(net, cfg)->str: # where the weights come from, for the stamp
+# %% ../nbs/15_model.ipynb #b8273f85
+def _twins_state(cfg): # tensors, where they come from
+    "A backbone that ships with the package"
+    path = twins_weights(cfg.backbone, cfg.width)
+    if not path.exists():
+        raise UserError(f"no weights of {cfg.backbone} with width={cfg.width} ship with hcil: make them with "
+                        f"`hcil_pretrain --backbone {cfg.backbone} --width {cfg.width}`, "
+                        "or give 'imagenet', None or a file")
+    return load_file(path), f'twins, {path.name} (drawn heads, no ImageNet)'
+
+# %% ../nbs/15_model.ipynb #23160394
+def _imagenet_state(cfg): # tensors, where they come from; None if they can't be had here
+    "ImageNet's weights, from torchvision's cache or its server"
+    if cfg.width != 1:
+        raise UserError(f"there are no ImageNet weights for width={cfg.width}: give width=1, pretrained=None or a file")
+    weights = getattr(torchvision.models, IMAGENET[cfg.backbone]).IMAGENET1K_V1
+    try: return weights.get_state_dict(progress=False, check_hash=True, weights_only=True), f'torchvision {weights}'
+    except Exception as e:                                        # no network, no file, a file that was cut short ...
+        warnings.warn(f"ImageNet weights for {cfg.backbone} can't be loaded here ({type(e).__name__}): "
+                      "the backbone starts from random weights. "
+                      "On a machine without network, give pretrained='path/to/weights.pth'")
+        return None, 'random initialisation (ImageNet weights could not be loaded)'
+
+# %% ../nbs/15_model.ipynb #6edbd588
+def load_pretrained(
+    net:nn.Module, # a backbone
+    cfg, # with `pretrained`, `backbone` and `width`
+)->str: # where the weights come from, for the stamp
     "Fill the backbone before anything is inserted into it"
     if cfg.pretrained is None: return 'random initialisation'
-    if cfg.pretrained == 'twins':
-        path = twins_weights(cfg.backbone, cfg.width)
-        if not path.exists():
-            raise ValueError(f"no weights of {cfg.backbone} with width={cfg.width} ship with hcil: make them with "
-                             f"`hcil_pretrain --backbone {cfg.backbone} --width {cfg.width}`, "
-                             "or give 'imagenet', None or a file")
-        state, source = load_file(path), f'twins, {path.name} (drawn heads, no ImageNet)'
-    elif cfg.pretrained != 'imagenet':
-        state, source = load_file(cfg.pretrained), f'file {Path(cfg.pretrained).name}'
-    else:
-        if cfg.width != 1:
-            raise ValueError(f"there are no ImageNet weights for width={cfg.width}: "
-                             "give width=1, pretrained=None or a file")
-        weights = getattr(torchvision.models, IMAGENET[cfg.backbone]).IMAGENET1K_V1
-        source = f'torchvision {weights}'
-        try: state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-        except Exception as e:
-            warnings.warn(f"ImageNet weights for {cfg.backbone} can't be loaded here ({type(e).__name__}): "
-                          "the backbone starts from random weights. "
-                          "On a machine without network, give pretrained='path/to/weights.pth'")
-            return 'random initialisation (ImageNet weights could not be loaded)'
+    if cfg.pretrained == 'twins': state, source = _twins_state(cfg)
+    elif cfg.pretrained == 'imagenet': state, source = _imagenet_state(cfg)
+    else: state, source = load_file(cfg.pretrained), f'file {Path(cfg.pretrained).name}'
+    if state is None: return source
     wrong = net.load_state_dict({k: v for k, v in state.items() if not k.startswith('fc.')}, strict=False)
     missing, unknown = len(wrong.missing_keys), len(wrong.unexpected_keys)
     if missing or unknown:
-        raise ValueError(f"{source} does not fit {cfg.backbone} of width {cfg.width}: "
-                         f"{missing} tensors are missing and {unknown} are unknown")
+        raise UserError(f"{source} does not fit {cfg.backbone} of width {cfg.width}: "
+                        f"{missing} tensors are missing and {unknown} are unknown")
     return source
 
-# %% ../nbs/15_model.ipynb #228743d8
+# %% ../nbs/15_model.ipynb #0394e48c
 class OnSnippets(nn.Module):
     "Run a module on snippets inside a network that sees frames: `[N·T,C,H,W]` in and out"
     def __init__(self, module, T):
@@ -230,6 +244,7 @@ class OnSnippets(nn.Module):
         X = x.unflatten(0, (-1, self.T)).transpose(1,2)           # [N·T,C,H,W] -> [N,T,C,H,W] -> [N,C,T,H,W]
         return self.module(X).transpose(1,2).flatten(0,1)         # -> [N,T,C,H,W] -> [N·T,C,H,W]
 
+# %% ../nbs/15_model.ipynb #3d3fc782
 def blocks_for(net, place): # list of residual blocks
     "The blocks that get a RAIM (A-13)"
     return {'block': [b for s in net.stages for b in s],
@@ -246,6 +261,7 @@ def block_sizes(net, blocks, size): # list of (H,W)
     net.train()
     return [seen[b] for b in blocks]
 
+# %% ../nbs/15_model.ipynb #52c4966e
 def insert_raim(net, cfg):
     "Put a RAIM before the second convolution of the blocks that `cfg.place` names"
     blocks = blocks_for(net, cfg.place)
@@ -297,7 +313,7 @@ class HCIL(nn.Module):
         for m in self.modules():                                  # 2-D kernels, not RAIM's 5-D one
             if isinstance(m, nn.Conv2d): m.to(memory_format=torch.channels_last)
 
-# %% ../nbs/15_model.ipynb #e9d28118
+# %% ../nbs/15_model.ipynb #f7637033
 def _validate_clips(clips, T):
     "Refuse what is no batch of clips for this model"
     if clips.ndim != 6 or clips.shape[3] != 3:
@@ -308,6 +324,8 @@ def _validate_clips(clips, T):
         raise ValueError(f"snippets of T = {T_} frames, but this model was built for T = {T}: "
                          f"sample {T} frames, or build it with T={T_}")
 
+# %% ../nbs/15_model.ipynb #0864d58c
+@patch
 def encode(self:HCIL,
     clips:Tensor, # `[B,U,T,3,H,W]`, uint8 or floats from 0 to 1
 )->Tensor: # `[B,U,C',T,H',W']`
@@ -319,6 +337,8 @@ def encode(self:HCIL,
     f = self.encoder.features(x)                                  # [B·U·T,C',H',W']
     return f.unflatten(0, clips.shape[:3]).movedim(3,2)           # -> [B,U,T,C',H',W'] -> [B,U,C',T,H',W']
 
+# %% ../nbs/15_model.ipynb #d0b893aa
+@patch
 def fuse(self:HCIL,
     f:Tensor, # `[B,U,C',T,H',W']`
 )->Tensor: # `[B,U,C']`
@@ -327,8 +347,10 @@ def fuse(self:HCIL,
     if self.cfg.tokens == 'snippet': f = f.mean((3,4,5), keepdim=True)
     return self.isf(f).mean((3,4,5))
 
-# %% ../nbs/15_model.ipynb #2d143b63
+# %% ../nbs/15_model.ipynb #7b7356a9
+@patch
 def forward(self:HCIL, clips:Tensor, heads:bool=None)->HCILOutput:
+    "Logits of videos and snippets, and their embeddings in training (or with `heads`)"
     f = self.encode(clips)                                        # [B,U,C',T,H',W']
     pooled = f.mean((3,4,5))                                      # [B,U,C']
     s = f.mean((4,5)) if self.cfg.snippet_pool == 'time' else pooled         # [B,U,C',T] or [B,U,C']
@@ -340,11 +362,15 @@ def forward(self:HCIL, clips:Tensor, heads:bool=None)->HCILOutput:
     local, video = self.embed(self.g_l, s.flatten(2), heads), self.embed(self.g_g, h, heads)
     return HCILOutput(logits, local, video, snippet_logits)
 
+# %% ../nbs/15_model.ipynb #82346003
+@patch
 def embed(self:HCIL, head, x, wanted): # `[...,dim]` or None
     "A projection head on the last axis of x, if there is one and it is wanted"
     if head is None or not wanted: return None
     return head(x.flatten(0,-2)).unflatten(0, x.shape[:-1])                  # BN wants [rows,C]
 
+# %% ../nbs/15_model.ipynb #3065da34
+@patch
 def loss(self:HCIL, out:HCILOutput, labels:Tensor)->LossTerms:
     "Eq. 10 with the configuration's numbers and readings"
     c = self.cfg
@@ -353,21 +379,22 @@ def loss(self:HCIL, out:HCILOutput, labels:Tensor)->LossTerms:
                      detach_weight=c.detach_weight, anchors=c.anchors,
                      detach_anchor=c.detach_anchor, negatives=c.negatives)
 
+# %% ../nbs/15_model.ipynb #fff9cc97
+@patch
 def for_inference(self:HCIL)->HCIL:
     "A copy in evaluation mode without the projection heads (§3.4: they are discarded)"
     model = copy.deepcopy(self).eval()
     model.g_l = model.g_g = None
     return model
 
-for _f in (encode, fuse, forward, embed, loss, for_inference): setattr(HCIL, _f.__name__, _f)   # now HCIL has them
-
-# %% ../nbs/15_model.ipynb #02aa4da6
+# %% ../nbs/15_model.ipynb #49bcf785
 class Cost(NamedTuple):
     "What one model costs for one batch"
     params:int # weights, heads included
     flops:int # of one forward pass: convolutions and matrix products, two for a multiply-add
     saved_bytes:int # kept for the backward pass, weights not included
 
+# %% ../nbs/15_model.ipynb #f6b266ec
 def saved_bytes(
     forward, # a function without arguments that returns something with a gradient
     weights=(), # tensors that don't count
@@ -381,6 +408,7 @@ def saved_bytes(
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t): out = forward()
     return sum(s.nbytes() for s in kept.values())
 
+# %% ../nbs/15_model.ipynb #02612582
 def cost(
     model:nn.Module, # takes `[B,U,T,3,H,W]`, or frames `[N,3,H,W]` for a plain ResNet
     shape:tuple=(1,4,4,3,224,224), # of the input

@@ -6,23 +6,32 @@
 __all__ = ['REQUIRED', 'KEY', 'git', 'code_version', 'stamp', 'to_json', 'caption', 'markdown_table', 'save_png', 'save_table',
            'read_table', 'read_stamp', 'check_stamps', 'artefact']
 
-# %% ../nbs/02_stamps.ipynb #96ba09e0
+# %% ../nbs/02_stamps.ipynb #878fc4fc
 import datetime, hashlib, json, os, platform, re, subprocess, time
 from importlib.metadata import version
 from pathlib import Path
 import hcil
 import pandas as pd
 from PIL import Image
-from .core import atomic, device_name, repo_root, spec_hash
+from .core import atomic, device_name, repo_root, spec_hash, UserError
 from .profiles import profile_of
 
-# %% ../nbs/02_stamps.ipynb #6ea02db5
-def git(*args, cwd): 
+# %% ../nbs/02_stamps.ipynb #26e039f3
+def git(*args, cwd):
     "What git answers in folder `cwd`, or None: no git, no repository, no commit yet"
     try: r = subprocess.run(['git', *args], cwd=cwd, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.SubprocessError): return None
     return r.stdout.strip() if r.returncode == 0 else None
 
+# %% ../nbs/02_stamps.ipynb #ef7b2e06
+def _source_hash(
+    folder:Path, # a checkout
+)->str: # 12 hex digits
+    "A hash of the package's own files"
+    files = sorted(Path(folder).glob('hcil/**/*.py'))
+    return hashlib.sha256(b''.join(f.relative_to(folder).as_posix().encode()+f.read_bytes() for f in files)).hexdigest()[:12]
+
+# %% ../nbs/02_stamps.ipynb #1b4f47da
 def code_version(
     folder:Path, # a checkout
 )->dict: # commit, dirty, source
@@ -30,17 +39,15 @@ def code_version(
     top, head = git('rev-parse', '--show-toplevel', cwd=folder), git('rev-parse', 'HEAD', cwd=folder)
     known = bool(head) and Path(top).resolve() == Path(folder).resolve()   # not some other repository around ours
     dirty = bool(git('status', '--porcelain', '--', 'hcil', 'nbs', 'settings.ini', cwd=folder)) if known else None
-    files = sorted(Path(folder).glob('hcil/**/*.py'))
-    source = hashlib.sha256(b''.join(f.relative_to(folder).as_posix().encode()+f.read_bytes() for f in files)).hexdigest()[:12]
-    return dict(commit=head if known else 'unknown', dirty=dirty, source=source)
+    return dict(commit=head if known else 'unknown', dirty=dirty, source=_source_hash(folder))
 
 # %% ../nbs/02_stamps.ipynb #9e089529
 REQUIRED = ('commit', 'dirty', 'source', 'spec', 'profile', 'data', 'seeds', 'device', 'torch', 'python', 'date', 'wall_s')
 
-# %% ../nbs/02_stamps.ipynb #5e41166f
-STARTED = time.perf_counter()                                              # when this module was imported
+# %% ../nbs/02_stamps.ipynb #deac375f
+STARTED = time.perf_counter()
 
-# %% ../nbs/02_stamps.ipynb #836d8bca
+# %% ../nbs/02_stamps.ipynb #bdbf1dec
 def stamp(
     profile:str, # `smoke`, `mini` or `full`; 'none' for what belongs to no profile
     data:str, # name and fingerprint of the data, or 'none'
@@ -48,8 +55,8 @@ def stamp(
     spec=None, # what was run: a dataclass or a dict
     device='cpu', # where
     started:float=None, # time.perf_counter() at the beginning; by default, when this module was imported
-)->dict:
-    "Everything one must know to make an artefact again"
+)->dict: # the fields of `REQUIRED`
+    "What one needs to know to regenerate an artefact"
     if profile != 'none': profile_of(profile)                               # refuses one that does not exist
     return dict(**code_version(Path(hcil.__file__).parent.parent), spec=spec_hash(spec), profile=profile, data=str(data),
         seeds=[int(s) for s in (seeds if isinstance(seeds, (list, tuple, range)) else [seeds])], device=device_name(device),
@@ -57,16 +64,19 @@ def stamp(
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
         wall_s=round(time.perf_counter() - (STARTED if started is None else started), 1))
 
-# %% ../nbs/02_stamps.ipynb #fec52060
+# %% ../nbs/02_stamps.ipynb #ee7f9098
 KEY = 'hcil-stamp'
 
-def to_json(stamp):
-    "One line of ASCII that can stand in a PNG, behind a # and inside an HTML comment"
+def to_json(
+    stamp:dict,
+)->str: # ASCII, on one line, without `>`
+    "A stamp as JSON that can stand in a PNG, behind a # and inside an HTML comment"
     return json.dumps(stamp, ensure_ascii=True).replace('>', '\\u003e')
 
+# %% ../nbs/02_stamps.ipynb #63c7d635
 def caption(
     stamp:dict,
-)->str: # one line for people
+)->str: # one line
     "The stamp, for people"
     commit = stamp['commit'][:10] + {True: ' + changes', False: '', None: ''}[stamp['dirty']]
     seeds = ', '.join(map(str, stamp['seeds']))
@@ -116,8 +126,8 @@ def read_table(
     "The table without its stamp"
     return pd.read_csv(path, skiprows=1)
 
-# %% ../nbs/02_stamps.ipynb #bdc3c9f8
-def stamp_text(path):
+# %% ../nbs/02_stamps.ipynb #2d19d6d9
+def _stamp_text(path):
     "The JSON of a stamp as it stands in the file, or None"
     if path.suffix == '.png':
         with Image.open(path) as im: im.load(); return im.info.get(KEY)    # load: a picture cut short is an error
@@ -126,35 +136,36 @@ def stamp_text(path):
     found = [m[1] for l in lines if (m := re.match(rf'(?:#|<!--) {KEY}: (.*?)(?: -->)?$', l))]
     return found[-1] if found else None
 
-# %% ../nbs/02_stamps.ipynb #147bfb8b
+# %% ../nbs/02_stamps.ipynb #b36abdd6
 def read_stamp(
     path:Path, # a .png, .csv or .md
 )->dict:
-    "The stamp inside an artefact; a ValueError says what is wrong with it"
+    "The stamp inside an artefact; a `UserError` says what is wrong with it"
     path = Path(path)
-    if path.suffix not in ('.png', '.csv', '.md'): raise ValueError(f'{path.name}: only .png, .csv and .md can carry a stamp')
-    try: text = stamp_text(path)
-    except (OSError, SyntaxError, UnicodeDecodeError) as e: raise ValueError(f'{path.name}: cannot be read ({e})') from None
-    if text is None: raise ValueError(f'{path.name}: carries no stamp')
+    if path.suffix not in ('.png', '.csv', '.md'): raise UserError(f'{path.name}: only .png, .csv and .md can carry a stamp')
+    try: text = _stamp_text(path)
+    except (OSError, SyntaxError, UnicodeDecodeError) as e: raise UserError(f'{path.name}: cannot be read ({e})') from None
+    if text is None: raise UserError(f'{path.name}: carries no stamp')
     try: s = json.loads(text)
-    except json.JSONDecodeError: raise ValueError(f'{path.name}: its stamp cannot be read') from None
-    if missing := [k for k in REQUIRED if k not in s]: raise ValueError(f"{path.name}: its stamp lacks {', '.join(missing)}")
+    except json.JSONDecodeError: raise UserError(f'{path.name}: its stamp cannot be read') from None
+    if missing := [k for k in REQUIRED if k not in s]: raise UserError(f"{path.name}: its stamp lacks {', '.join(missing)}")
     return s
 
-# %% ../nbs/02_stamps.ipynb #a459f0c4
+# %% ../nbs/02_stamps.ipynb #b8f78aac
+def _stamp_row(path, folder):
+    "One file below `folder`: the main fields of its stamp, or what is wrong"
+    row = dict(artefact=path.relative_to(folder).as_posix(), profile='', commit='', date='', problem='')
+    try: s = read_stamp(path)
+    except UserError as e: return row | dict(problem=str(e))
+    return row | dict(profile=s['profile'], commit=s['commit'][:10]+' + changes'*bool(s['dirty']), date=s['date'][:10])
+
+# %% ../nbs/02_stamps.ipynb #08a4c0ed
 def check_stamps(
     folder:Path, # e.g. figures/
 )->pd.DataFrame: # artefact, profile, commit, date, problem ('' if none)
     "Read the stamp of every file below `folder`"
-    rows = []
-    for f in sorted(p for p in Path(folder).rglob('*') if p.is_file() and not p.name.startswith('.')):
-        row = dict(artefact=f.relative_to(folder).as_posix(), profile='', commit='', date='', problem='')
-        try:
-            s = read_stamp(f)
-            row |= dict(profile=s['profile'], commit=s['commit'][:10]+' + changes'*bool(s['dirty']), date=s['date'][:10])
-        except ValueError as e: row['problem'] = str(e)
-        rows.append(row)
-    return pd.DataFrame(rows, columns=['artefact', 'profile', 'commit', 'date', 'problem'])
+    files = sorted(p for p in Path(folder).rglob('*') if p.is_file() and not p.name.startswith('.'))
+    return pd.DataFrame([_stamp_row(f, folder) for f in files], columns=['artefact', 'profile', 'commit', 'date', 'problem'])
 
 # %% ../nbs/02_stamps.ipynb #54e0c693
 def artefact(

@@ -2,66 +2,94 @@
 
 The browser's part is skipped where there is no Chromium.
 """
+
 import pytest
 
 import website as site
 from test_browser import CHROMIUM, QUIET
 
-@pytest.fixture(scope='module')
+
+@pytest.fixture(scope="module")
 def built(tmp_path_factory):
     "The site, once; where its pages are"
-    out = tmp_path_factory.mktemp('site')
+    out = tmp_path_factory.mktemp("site")
     found = site.build(out)
-    if found: pytest.fail('\n'.join(found), pytrace=False)
-    return out/'html'
+    if found:
+        pytest.fail("\n".join(found), pytrace=False)
+    return out / "html"
+
 
 def test_built(built):
     "Notebooks, tables, figures and the API are there, and nothing hidden"
-    for p in ('index.html', 'gallery.html', 'nbs/14_losses.html', 'nbs/class/lesson5.html', 'figures/table4_smoke.html', 'api/hcil.losses.html'):
-        assert (built/p).exists(), p
-    text = (built/'nbs/14_losses.html').read_text()
-    assert 'default_exp' not in text and '#| export' not in text and 'role="group"' in (built/'nbs/92_widgets.html').read_text()
-    pictures = list((site.ROOT/'figures').glob('*.png'))
-    text = (built/'gallery.html').read_text()
+    for p in (
+        "index.html",
+        "gallery.html",
+        "nbs/14_losses.html",
+        "nbs/class/lesson5.html",
+        "figures/table4_smoke.html",
+        "api/hcil.losses.html",
+    ):
+        assert (built / p).exists(), p
+    text = (built / "nbs/14_losses.html").read_text()
+    assert "default_exp" not in text and "#| export" not in text and 'role="group"' in (built / "nbs/92_widgets.html").read_text()
+    pictures = list((site.ROOT / "figures").glob("*.png"))
+    text = (built / "gallery.html").read_text()
     assert pictures and all(p.name in text for p in pictures)
+
 
 def test_dead_links(tmp_path):
     "The check of links can fail"
-    (tmp_path/'a.html').write_text('<a href="b.html#x">b</a><a href="c.html">c</a><a href="https://x.org/">x</a><img src="https://x.org/p.png">')
-    (tmp_path/'b.html').write_text('<h1 id="y">b</h1>')
-    assert site.dead_links(tmp_path) == ['a.html: b.html#x names no heading', 'a.html: c.html leads nowhere']
-    assert site.asks_outside(tmp_path) == ['a.html: asks https://x.org/p.png']
+    (tmp_path / "a.html").write_text(
+        '<a href="b.html#x">b</a><a href="c.html">c</a><a href="https://x.org/">x</a><img src="https://x.org/p.png">'
+    )
+    (tmp_path / "b.html").write_text('<h1 id="y">b</h1>')
+    assert site.dead_links(tmp_path) == ["a.html: b.html#x names no heading", "a.html: c.html leads nowhere"]
+    assert site.asks_outside(tmp_path) == ["a.html: asks https://x.org/p.png"]
+
 
 def test_pages():
     "Headings are found by Sphinx's anchors; one title a page; hidden cells go"
-    assert site.relinked('[a](b.ipynb#The-gate,-Eq.-7) `[a](b#C)`') == '[a](b.ipynb#the-gate-eq-7) `[a](b#C)`'
+    assert site.relinked("[a](b.ipynb#The-gate,-Eq.-7) `[a](b#C)`") == "[a](b.ipynb#the-gate-eq-7) `[a](b#C)`"
     assert site.output_links('<a href="14_losses.ipynb#NCE,-Eq.-8">x</a>') == '<a href="14_losses.html#nce-eq-8">x</a>'
-    assert site.demoted('# Part 1', first=False) == '## Part 1' and site.demoted('# Title', first=True) == '# Title'
+    assert site.demoted("# Part 1", first=False) == "## Part 1" and site.demoted("# Title", first=True) == "# Title"
+
 
 def test_commands():
     "Every artefact has the command that makes it"
     one = lambda profile: dict(profile=profile, seeds=[0])
-    assert site.command('table4_mini_part', one('mini')).startswith('hcil_reproduce table4 --profile mini --seeds 1 --set')
-    assert site.command('table4_smoke', one('smoke')) == 'hcil_reproduce table4 --profile smoke'
-    assert site.command('bench_methods_cpu', one('none')) == 'hcil_bench --what methods --out figures/bench_methods_cpu'
-    assert site.command('batch_smoke', one('smoke')) == 'hcil_reproduce data --profile smoke'
+    assert site.command("table4_mini_part", one("mini")).startswith("hcil_reproduce table4 --profile mini --seeds 1 --set")
+    assert site.command("table4_smoke", one("smoke")) == "hcil_reproduce table4 --profile smoke"
+    assert site.command("bench_methods_cpu", one("none")) == "hcil_bench --what methods --out figures/bench_methods_cpu"
+    assert site.command("batch_smoke", one("smoke")) == "hcil_reproduce data --profile smoke"
 
-READ = ('index.html', 'gallery.html', 'nbs/14_losses.html', 'nbs/92_widgets.html', 'nbs/class/lesson3.html', 'nbs/paper/table1.html', 'api/hcil.losses.html')
 
-@pytest.mark.skipif(not CHROMIUM, reason='no Chromium: apt-get install chromium')
+READ = (
+    "index.html",
+    "gallery.html",
+    "nbs/14_losses.html",
+    "nbs/92_widgets.html",
+    "nbs/class/lesson3.html",
+    "nbs/paper/table1.html",
+    "api/hcil.losses.html",
+)
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium: apt-get install chromium")
 def test_read(built):
     "No page is wider than its window, equations are drawn, the console is quiet"
     from playwright.sync_api import sync_playwright
+
     with sync_playwright() as pw:
         browser = pw.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         for width in (390, 1280):
             page, said = browser.new_page(viewport=dict(width=width, height=900)), []
-            page.on('console', lambda m: said.append(m.text) if m.type == 'error' else None)
-            page.on('pageerror', lambda e: said.append(str(e)))
-            page.on('requestfailed', lambda r: said.append(r.url))
+            page.on("console", lambda m: said.append(m.text) if m.type == "error" else None)
+            page.on("pageerror", lambda e: said.append(str(e)))
+            page.on("requestfailed", lambda r: said.append(r.url))
             for p in READ:
-                page.goto((built/p).as_uri())
-                if page.locator('.math').count(): page.wait_for_selector('.math mjx-container svg', timeout=30_000)
-                assert page.evaluate('document.documentElement.scrollWidth') <= width, f'{p} is wider than {width} pixels'
+                page.goto((built / p).as_uri())
+                if page.locator(".math").count():
+                    page.wait_for_selector(".math mjx-container svg", timeout=30_000)
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{p} is wider than {width} pixels"
                 assert not said, (p, said)
         browser.close()

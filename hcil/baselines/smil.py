@@ -11,27 +11,12 @@ from torch import nn
 from .core import BaselineNet, register_baseline, starting_weights
 from .xception import XceptionNet
 
-# %% ../../nbs/baselines/smil.ipynb #cfe9cd92
-def any_of(
-    p, # `[B,N]` probabilities of instances
-): # `[B]`
-    "Traditional MIL: the bag is positive if any instance is"
-    return 1 - (1-p).prod(1)
-
-def odds_of(
-    p, # `[B,N]`
-    a, # `[B,N]` weights
-): # `[B]`
-    "Sharp MIL, literally: weighted product of odds, as a probability"
-    odds = (p/(1-p)).pow(a).prod(1)
-    return odds/(1 + odds)
-
 # %% ../../nbs/baselines/smil.ipynb #3e4af7ae
 def bag(
     s, # `[B,N]` logits of instances
     a, # `[B,N]` weights
 ): # `[B]` logit
-    "The same in logits: a weighted sum"
+    "Sharp MIL in logits: a weighted sum"
     return (a*s).sum(1)
 
 # %% ../../nbs/baselines/smil.ipynb #ec6931b7

@@ -9,6 +9,7 @@ __all__ = ['BLOCKS', 'SIM', 'difference', 'TIM', 'ISM', 'Block', 'STILNet', 'STI
 import torch
 import torch.nn.functional as F
 from torch import nn
+from ..core import UserError
 from .core import BaselineNet, register_baseline, starting_weights
 
 # %% ../../nbs/baselines/stil.ipynb #49f67cbd
@@ -34,20 +35,6 @@ class SIM(nn.Module):
         gate = (x + F.interpolate(coarse, x.shape[-2:])).sigmoid()         # [M,w,H,W]
         s = self.conv(x)*gate
         return self.last(s).relu(), s
-
-# %% ../../nbs/baselines/stil.ipynb #e36e73ab
-def difference_loop(
-    x, # `[B,N,C,H,W]`, N frames in order
-    kernel, # `[C,3]`
-): # `[B,N,C,H,W]`
-    "What each step of the H-T slices lacks of the next, slice by slice"
-    d = torch.zeros_like(x)
-    for w in range(x.shape[4]):
-        piece = F.pad(x[...,w], (1,1))                            # a column over time, [B,N,C,H+2]
-        for t in range(x.shape[1] - 1):
-            moved = sum(kernel[:,k,None]*piece[:,t+1,:,k:k + x.shape[3]] for k in range(3))       # [B,C,H]
-            d[:,t,:,:,w] = moved - x[:,t,:,:,w]
-    return d
 
 # %% ../../nbs/baselines/stil.ipynb #8103f926
 def difference(
@@ -139,7 +126,7 @@ class STILNet(nn.Module):
     "Frames of videos to maps: `[B·N,3,H,W]` -> `[B·N,C',H/32,W/32]`"
     def __init__(self, backbone, width=1.):
         super().__init__()
-        if backbone not in BLOCKS: raise ValueError(f"no STIL of {backbone!r}: choose one of {', '.join(BLOCKS)}")
+        if backbone not in BLOCKS: raise UserError(f"no STIL of {backbone!r}: choose one of {', '.join(BLOCKS)}")
         w = max(1, round(32*width))
         layers = [o for ni, no, stride in ((3,w,2), (w,w,1), (w,2*w,1)) for o in (conv_bn(ni, no, 3, stride), nn.ReLU())]
         self.stem = nn.Sequential(*layers)

@@ -10,27 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from .core import OnResNet, register_baseline
-from .dsanet import every_other, inflate_late
-
-# %% ../../nbs/baselines/v4d.ipynb #1d1da11a
-def conv4d_loop(
-    x, # `[B,C,U,T,H,W]`
-    weight, # `[D,C,kU,kT,kH,kW]`, odd sizes
-): # `[B,D,U,T,H,W]`
-    "A 4-D convolution as a sum of 3-D ones, snippet by snippet; outside is zero"
-    U, kU, pad = x.shape[2], weight.shape[2], [k//2 for k in weight.shape[3:]]
-    out = []
-    for u in range(U):
-        taps = [i for i in range(kU) if 0 <= u + i - kU//2 < U]
-        out.append(sum(F.conv3d(x[:,:,u+i-kU//2], weight[:,:,i], padding=pad) for i in taps))
-    return torch.stack(out, 2)                                    # U of [B,D,T,H,W] -> [B,D,U,T,H,W]
+from .dsanet import every_other
+from .i3d import inflate_late
 
 # %% ../../nbs/baselines/v4d.ipynb #f5ccdaff
 def conv4d(
     x, # `[B,C,U,T,H,W]`
     weight, # `[D,C,kU,kT,1,1]`
 ): # `[B,D,U,T,H,W]`
-    "A 4-D convolution that is 1×1 in place, as one 3-D convolution"
+    "A 4-D convolution that is 1×1 in space, as one 3-D convolution"
     flat, pad = x.flatten(4), (weight.shape[2]//2, weight.shape[3]//2, 0)  # [B,C,U,T,H,W] -> [B,C,U,T,H·W]
     return F.conv3d(flat, weight[...,0], padding=pad).unflatten(4, x.shape[4:])        # -> [B,D,U,T,H·W] -> [B,D,U,T,H,W]
 
