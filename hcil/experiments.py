@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 from .core import atomic, UserError, write_json
 from .profiles import profile_of
 from .stamps import read_stamp, save_png, stamp
+from .sources import NO_NUMBERS
 from .model import preset
 from .networks import config_from, load_model, save_model
 from .baselines.core import BaselineConfig, ROWS
@@ -165,13 +166,14 @@ def work(stores, device='cpu', workers=0, progress=False, compiled=False): # fun
         if rank() == 0: score_run(run, stores, device, workers, progress)
     return of
 
-# %% ../nbs/83_experiments.ipynb #09f2ed4e
-def baseline_code(spec): # names of modules
-    "The module of a baseline: only its own runs depend on it"
-    name = spec.get('model', {}).get('baseline')
-    return [f'hcil.baselines.{ROWS[name]}'] if name else []
+# %% ../nbs/83_experiments.ipynb #dbb2ca77
+LOADED_BY = {'ff++': 'ffpp', 'celeb-df': 'celebdf', 'dfdc-p': 'dfdc', 'wild': 'wilddeepfake'}     # data set -> module of its loader
 
-# %% ../nbs/83_experiments.ipynb #59f944b1
-CODE = dict(modules=('hcil.experiments',), also=baseline_code,   # crops are named by their stamp: the code that made them does not count
-            but=('hcil.prepare','hcil.twins','hcil.datasets','hcil.faces','hcil.video','hcil.reproduce',
-                 'hcil.runs','hcil.detect'))
+def own_code(spec): # names of modules
+    "Code that only some runs depend on: the baseline's notebook, the data set's loader"
+    name, data = spec.get('model', {}).get('baseline'), spec.get('data', {}).get('source', '').split(' ')[0]
+    return [f'hcil.baselines.{ROWS[name]}' for name in [name] if name] + [f'hcil.{LOADED_BY[data]}' for data in [data] if data in LOADED_BY]
+
+# %% ../nbs/83_experiments.ipynb #8d0ec09d
+CODE = dict(modules=('hcil.experiments', 'hcil.faces', 'hcil.video', 'hcil.stores'), also=own_code,
+            but=(*NO_NUMBERS, 'hcil.datasets', 'hcil.layouts'))

@@ -74,7 +74,7 @@ REAL_DATA = 'about the real data sets; the twins have no such case'
 
 # %% ../nbs/82_readings.ipynb #3004d6da
 PROTOCOL = [
-    Question('A-30', 'what "partially forged" means', 'some of the frames', 'the loss is about snippets', apart='a property of the data: the twins have all kinds, see 53_twins'),
+    Question('A-30', 'what "partially forged" means', 'some of the frames', 'the loss is about snippets', apart='a property of the data: the twins have all kinds, see 54_twins'),
     Question('A-31', 'face detector, margin, alignment', 'MTCNN, 1.3, none', "as the sibling method's code", apart=OTHER_CROPS),
     Question('A-32', 'a box for each frame, or for more', 'frame, smoothed', 'the same', apart=OTHER_CROPS),
     Question('A-33', 'one flip for a whole video?', 'yes', 'a flip within a snippet would be a motion', apart='another answer would be a mistake'),

@@ -6,7 +6,7 @@
 __all__ = ['TrainConfig', 'learning_rate', 'rank', 'world', 'all_gather_rows', 'Step', 'watch', 'shares', 'TrainingError',
            'Trainer']
 
-# %% ../nbs/63_train.ipynb #1556eaaf
+# %% ../nbs/63_train.ipynb #15622145
 import contextlib, dataclasses, math, pickle, time
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['READERS', 'VideoInfo', 'probe', 'why_not_decord', 'Video', 'check', 'read_frames']
 
-# %% ../nbs/33_video.ipynb #b1d88b9f
+# %% ../nbs/33_video.ipynb #22ca1dc0
 import itertools
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import av
 from fastcore.basics import patch
 import numpy as np
+from .core import validate_reading
 from .containers import cause_of, INDEXED, open_container, picture_stream, video_error, VideoError
 from .h264 import as_packet, nal_prefix
 
@@ -40,20 +41,6 @@ class Scan(NamedTuple):
     @property
     def times(self): return sorted(p.pts for p in self.shown) if self.timed else []
 
-# %% ../nbs/33_video.ipynb #343d59d4
-def _scan(path):
-    "Look at every packet of a file once, and at the first picture"
-    with open_container(path) as container:
-        stream = picture_stream(container, path)
-        context = stream.codec_context
-        name, prefix = context.codec.canonical_name, nal_prefix(context.codec.canonical_name, context.extradata)
-        try: packets = [as_packet(p, name, prefix) for p in container.demux(stream) if p.size]
-        except av.FFmpegError as e: raise video_error(path, f'is damaged ({cause_of(e)})') from None
-        _validate_whole(path, container, stream, packets)
-        fps = float(stream.average_rate or stream.guessed_rate or 0)
-        return Scan(packets, container.format.name, name, context.pix_fmt or '', (context.width, context.height),
-                    fps, stream.frames, len(container.streams.video), *_turn(path))
-
 # %% ../nbs/33_video.ipynb #f29e3829
 def _validate_whole(path, container, stream, packets):
     "Truncation, as far as the container lets us see it"
@@ -74,18 +61,38 @@ def _turn(path):
             raise video_error(path, f'its first picture cannot be decoded ({cause_of(e)})') from None
         return -round(frame.rotation/90)*90 % 360, bool(frame.interlaced_frame)
 
-# %% ../nbs/33_video.ipynb #9dc7fb5e
-class VideoInfo(NamedTuple):
-    "What `probe` finds out about a file"
-    path:str         # as given
-    frames:int
-    width:int        # as displayed, after rotation
-    height:int
-    fps:float        # on average; 0 if the file doesn't say
-    codec:str
-    rotation:int     # degrees to turn clockwise for display: 0, 90, 180, 270
-    reader:str       # 'decord' or 'pyav'
-    reason:str       # why not decord; '' if decord
+# %% ../nbs/33_video.ipynb #343d59d4
+def _scan(path):
+    "Look at every packet of a file once, and at the first picture"
+    with open_container(path) as container:
+        stream = picture_stream(container, path)
+        context = stream.codec_context
+        name, prefix = context.codec.canonical_name, nal_prefix(context.codec.canonical_name, context.extradata)
+        try: packets = [as_packet(p, name, prefix) for p in container.demux(stream) if p.size]
+        except av.FFmpegError as e: raise video_error(path, f'is damaged ({cause_of(e)})') from None
+        _validate_whole(path, container, stream, packets)
+        fps = float(stream.average_rate or stream.guessed_rate or 0)
+        return Scan(packets, container.format.name, name, context.pix_fmt or '', (context.width, context.height),
+                    fps, stream.frames, len(container.streams.video), *_turn(path))
+
+# %% ../nbs/33_video.ipynb #2d4e02d3
+DECORD_CODECS = ('h264', 'vp9')            # decord was tried on these, and was exact
+DECORD_PIXELS = ('yuv420p', 'yuvj420p')
+
+def _has_decord():
+    "Can decord be imported? (There is no wheel for Linux on ARM.)"
+    try: import decord                     # slow and optional: only when asked
+    except (ImportError, OSError, RuntimeError): return False
+    return True
+
+# %% ../nbs/33_video.ipynb #03d30c0c
+def _open_gop(packets):
+    "Is a frame shown before the key frame that comes before it in the file?"
+    key = None
+    for p in packets:
+        if p.key: key = p.pts
+        elif None not in (key, p.pts) and p.pts < key: return True
+    return False
 
 # %% ../nbs/33_video.ipynb #f2de7541
 def _reason(s):
@@ -106,25 +113,18 @@ def _reason(s):
         (_open_gop(s.packets), 'open GOP: a frame is shown before the key frame that precedes it in the file')]
     return next((text for bad, text in checks if bad), '')
 
-# %% ../nbs/33_video.ipynb #03d30c0c
-def _open_gop(packets):
-    "Is a frame shown before the key frame that comes before it in the file?"
-    key = None
-    for p in packets:
-        if p.key: key = p.pts
-        elif None not in (key, p.pts) and p.pts < key: return True
-    return False
-
-# %% ../nbs/33_video.ipynb #2ede7e60
-DECORD_CODECS = ('h264', 'vp9')            # decord was tried on these, and was exact
-
-DECORD_PIXELS = ('yuv420p', 'yuvj420p')
-
-def _has_decord():
-    "Can decord be imported? (There is no wheel for Linux on ARM.)"
-    try: import decord
-    except (ImportError, OSError, RuntimeError): return False
-    return True
+# %% ../nbs/33_video.ipynb #9dc7fb5e
+class VideoInfo(NamedTuple):
+    "What `probe` finds out about a file"
+    path:str         # as given
+    frames:int
+    width:int        # as displayed, after rotation
+    height:int
+    fps:float        # on average; 0 if the file doesn't say
+    codec:str
+    rotation:int     # degrees to turn clockwise for display: 0, 90, 180, 270
+    reader:str       # 'decord' or 'pyav'
+    reason:str       # why not decord; '' if decord
 
 # %% ../nbs/33_video.ipynb #29e327b7
 def _info(path, s):
@@ -146,6 +146,16 @@ def why_not_decord(
 )->str: # one clause, '' if decord is exact
     "Why decord must not read this file"
     return probe(path).reason
+
+# %% ../nbs/33_video.ipynb #6527e66a
+def _raw_frames(path, when=None):
+    "All that FFmpeg decodes, from the key frame at time `when` or from the beginning"
+    with open_container(path) as container:
+        stream = picture_stream(container, path)
+        if when is not None: container.seek(when, stream=stream)
+        for packet in container.demux(stream):
+            if packet.size: yield from stream.codec_context.decode(packet)
+        yield from stream.codec_context.decode(None)
 
 # %% ../nbs/33_video.ipynb #2cce8109
 def _entries(s):
@@ -169,16 +179,6 @@ def _decode(path, s, entries, k=0):
         expected += 1
     if expected != len(s.shown): raise video_error(path, f'frame {expected} of {len(s.shown)} is missing')
 
-# %% ../nbs/33_video.ipynb #6527e66a
-def _raw_frames(path, when=None):
-    "All that FFmpeg decodes, from the key frame at time `when` or from the beginning"
-    with open_container(path) as container:
-        stream = picture_stream(container, path)
-        if when is not None: container.seek(when, stream=stream)
-        for packet in container.demux(stream):
-            if packet.size: yield from stream.codec_context.decode(packet)
-        yield from stream.codec_context.decode(None)
-
 # %% ../nbs/33_video.ipynb #a3b52564
 def _safe_decode(path, s, entries, k=0):
     "`_decode`, with FFmpeg's errors as sentences"
@@ -201,18 +201,17 @@ def _image(path, s, frame):
     image = frame.to_ndarray(format='rgb24')                 # [H,W,3]
     return np.ascontiguousarray(np.rot90(image, -s.rotation//90)) if s.rotation else image
 
-# %% ../nbs/33_video.ipynb #54825d4d
+# %% ../nbs/33_video.ipynb #c79f8834
 READERS = ('auto', 'pyav', 'decord')
 
-# %% ../nbs/33_video.ipynb #3fc8fc70
+# %% ../nbs/33_video.ipynb #59fe04ce
 class Video:
     "The frames of a file: frame k is frame k of a sequential decode"
     def __init__(self,
         path, # of a video
         reader:str='auto', # decord where it is exact and PyAV elsewhere; or one of them
     ):
-        if reader not in READERS:
-            raise ValueError(f"unknown reader={reader!r}: choose one of {', '.join(READERS)}")
+        validate_reading('reader', reader, READERS)
         self.path, self.reader = Path(path), reader
         self._scan = _scan(path)
         self._entries = _entries(self._scan)
@@ -234,7 +233,7 @@ class Video:
         self._walk, self._next, self._decord = None, 0, None
 
     @property
-    def numbers(self): return np.arange(len(self))
+    def numbers(self): return np.arange(len(self))              # of the frames; a folder of pictures may have gaps
 
 # %% ../nbs/33_video.ipynb #b7c1220a
 @patch
@@ -245,24 +244,7 @@ def __iter__(self:Video):
 @patch
 def __getitem__(self:Video, k): return self.get([k])[0]
 
-# %% ../nbs/33_video.ipynb #06159378
-@patch
-def get(self:Video,
-    indices, # frame numbers in any order, also repeated; negative ones count from the end
-)->np.ndarray: # uint8 `[N,H,W,3]`, RGB
-    "Some frames"
-    k = _frame_numbers(self, indices)
-    if not len(k): return np.zeros((0, self.info.height, self.info.width, 3), np.uint8)
-    if self.info.reader == 'pyav': return self._get_pyav(k)
-    try: return self._get_decord(k)
-    except Exception as e:                                     # decord raises many kinds
-        if self.reader == 'decord': raise video_error(self.path, f'decord failed ({_first_line(e)})') from None
-        self.info = self.info._replace(reader='pyav', reason=f'decord failed ({_first_line(e)})')
-        return self._get_pyav(k)
-
-# %% ../nbs/33_video.ipynb #63ada5ef
-def _first_line(e): return f'{type(e).__name__}: {e}'.strip().split('\n')[0][:100]
-
+# %% ../nbs/33_video.ipynb #ff12f68d
 def _frame_numbers(video, indices):
     "Checked frame numbers, none of them negative"
     k, n = np.asarray(indices), len(video)
@@ -272,12 +254,30 @@ def _frame_numbers(video, indices):
         raise IndexError(f'{video.path}: has frames 0 to {n-1}, but {k.min()} to {k.max()} were asked for')
     return k.astype(int) % n
 
-# %% ../nbs/33_video.ipynb #71fb7b97
+# %% ../nbs/33_video.ipynb #e388a9af
+def _first_line(e): return f'{type(e).__name__}: {e}'.strip().split('\n')[0][:100]
+
+# %% ../nbs/33_video.ipynb #fc866e7a
+@patch
+def get(self:Video,
+    indices, # frame numbers in any order, also repeated; negative ones count from the end
+)->np.ndarray: # uint8 `[N,H,W,3]`, RGB
+    "Some frames"
+    k = _frame_numbers(self, indices)
+    if not len(k): return np.zeros((0, self.info.height, self.info.width, 3), np.uint8)
+    if self.info.reader == 'pyav': return self._get_pyav(k)
+    try: return self._get_decord(k)
+    except Exception as e:                                     # decord raises many kinds; PyAV has the last word
+        if self.reader == 'decord': raise video_error(self.path, f'decord failed ({_first_line(e)})') from None
+        self.info = self.info._replace(reader='pyav', reason=f'decord failed ({_first_line(e)})')
+        return self._get_pyav(k)
+
+# %% ../nbs/33_video.ipynb #3fb6d30d
 @patch
 def _get_decord(self:Video, k):
     "Frames by decord, which must agree about their number and size"
     if self._decord is None:
-        import decord
+        import decord                      # slow and optional: only when asked
         v = decord.VideoReader(str(self.path), ctx=decord.cpu(0), num_threads=1)
         if len(v) != len(self): raise ValueError(f'it counts {len(v)} frames, not {len(self)}')
         self._decord = v

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['WorkerError', 'Worker', 'in_worker']
 
-# %% ../nbs/30_workers.ipynb #ea60a86d
-import os, pickle, signal, subprocess, sys, threading
+# %% ../nbs/30_workers.ipynb #34521f70
+import os, pickle, signal, subprocess, sys, threading, traceback
 from pkgutil import resolve_name
 from fastcore.basics import patch
 from .core import UserError
@@ -38,29 +38,37 @@ class Worker:
     def __enter__(self): return self
     def __exit__(self, *args): self.close()
 
-# %% ../nbs/30_workers.ipynb #d1308057
-@patch
-def call(self:Worker,
-    fn, # a function of an importable module, or its name, e.g. 'hcil.faces:detect'
-    *args, # what it takes; everything must be picklable
-    timeout:float=60., # seconds
-): # what it returns
-    "`fn(*args)` in the worker, or the exception that it raises; a `WorkerError` if it dies or takes too long"
-    job = pickle.dumps((fn, args, timeout))
-    name = f"{getattr(fn, '__name__', fn)}({', '.join(map(str, args))[:200]})"
-    self._start()
-    late = threading.Event()
-    timer = threading.Timer(timeout, lambda process: (late.set(), process.kill()), [self.process])
-    timer.start()
-    try: good, value = _ask(self.process, job)
-    except (EOFError, OSError, pickle.UnpicklingError):
-        self.close()
-        why = f'took longer than {timeout:g} s' if late.is_set() else 'took its process down'
-        raise WorkerError(f'{name}: {why}: the file is probably damaged, leave it out') from None
-    except BaseException: self.close(); raise                       # e.g. Ctrl-C: no worker stays behind
-    finally: timer.cancel()
-    if good: return value
-    raise value
+# %% ../nbs/30_workers.ipynb #f3e83325
+def _serve():
+    "The loop in the worker's process: read a job, do it, answer; end when nobody asks any more"
+    answers = os.fdopen(os.dup(1), 'wb')
+    os.dup2(2, 1)                                                   # what a library prints must not get in between
+    alarm = lambda seconds: hasattr(signal, 'setitimer') and signal.setitimer(signal.ITIMER_REAL, seconds)
+    while True:
+        try: job, timeout = pickle.load(sys.stdin.buffer)
+        except EOFError: return
+        alarm(timeout + 5)                                          # ends an orphan
+        answers.write(_answer(job))
+        answers.flush()
+        alarm(0)
+
+# %% ../nbs/30_workers.ipynb #2a66b7fa
+def _answer(
+    job:bytes, # a pickled (function or its name, arguments)
+)->bytes: # a pickled (True, result) or (False, exception)
+    "Do one job"
+    try:
+        fn, args = pickle.loads(job)
+        if isinstance(fn, str): fn = resolve_name(fn)
+        return pickle.dumps((True, fn(*args)))
+    except Exception as e: return pickle.dumps((False, _portable(e)))   # of any kind: it goes on at the other end
+
+# %% ../nbs/30_workers.ipynb #92bc863f
+def _portable(e):
+    "An exception that survives the pipe"
+    if not isinstance(e, UserError): e.add_note('In the worker:\n' + ''.join(traceback.format_exception(e)))
+    try: return pickle.loads(pickle.dumps(e))
+    except Exception: return RuntimeError('\n'.join([f'{type(e).__name__}: {e}', *getattr(e, '__notes__', [])]))  # not picklable
 
 # %% ../nbs/30_workers.ipynb #71f11439
 def _ask(process, job):
@@ -69,30 +77,38 @@ def _ask(process, job):
     process.stdin.flush()
     return pickle.load(process.stdout)
 
-# %% ../nbs/30_workers.ipynb #370e4873
-def _serve():
-    "The loop in the worker's process: read a job, do it, answer; end when nobody asks any more"
-    answers = os.fdopen(os.dup(1), 'wb')
-    os.dup2(2, 1)                                                   # what a library prints must not get in between
-    while True:
-        try: fn, args, timeout = pickle.load(sys.stdin.buffer)
-        except EOFError: return
-        if hasattr(signal, 'setitimer'): signal.setitimer(signal.ITIMER_REAL, timeout + 5)  # ends an orphan
-        try: answer = True, (resolve_name(fn) if isinstance(fn, str) else fn)(*args)
-        except Exception as e: answer = False, _portable(e)
-        answers.write(pickle.dumps(answer))
-        answers.flush()
-        if hasattr(signal, 'setitimer'): signal.setitimer(signal.ITIMER_REAL, 0)
+# %% ../nbs/30_workers.ipynb #1634ee80
+def _call_name(fn, args):
+    "What a call is named in a message, e.g. 'check(film.mp4)'"
+    name = fn.rpartition(':')[2] if isinstance(fn, str) else getattr(fn, '__name__', fn)
+    return f"{name}({', '.join(map(str, args))[:200]})"
 
-# %% ../nbs/30_workers.ipynb #a05beab6
-def _portable(e):
-    "An exception that survives the pipe"
-    try: return pickle.loads(pickle.dumps(e))
-    except Exception: return WorkerError(f'{type(e).__name__}: {e}')
+# %% ../nbs/30_workers.ipynb #2471122a
+@patch
+def call(self:Worker,
+    fn, # a function of an importable module, or its name, e.g. 'hcil.faces:detect'
+    *args, # what it takes; everything must be picklable
+    timeout:float=60., # seconds
+): # what it returns
+    "`fn(*args)` in the worker, or the exception that it raises; a `WorkerError` if it dies or takes too long"
+    job, late = pickle.dumps((pickle.dumps((fn, args)), timeout)), threading.Event()
+    self._start()
+    timer = threading.Timer(timeout, lambda process: (late.set(), process.kill()), [self.process])
+    timer.start()
+    try: good, value = _ask(self.process, job)
+    except (EOFError, OSError, pickle.UnpicklingError):
+        self.close()
+        why = f'took longer than {timeout:g} s' if late.is_set() else 'took its process down'
+        raise WorkerError(f'{_call_name(fn, args)}: {why}: the file is probably damaged, leave it out') from None
+    except BaseException: self.close(); raise                       # e.g. Ctrl-C: no worker stays behind
+    finally: timer.cancel(); timer.join()
+    if late.is_set(): self.close()                                  # it answered just as its time was up
+    if good: return value
+    raise value
 
-# %% ../nbs/30_workers.ipynb #de2be438
+# %% ../nbs/30_workers.ipynb #25115ee9
 def in_worker(
-    fn, # a function of an importable module
+    fn, # a function of an importable module, or its name
     *args, # what it takes; everything must be picklable
     timeout:float=60., # seconds
 ): # what it returns

@@ -7,6 +7,7 @@ __all__ = ['Capsule']
 
 # %% ../../nbs/baselines/capsule.ipynb #4a70c701
 import torch
+from fastcore.basics import patch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
@@ -65,7 +66,7 @@ def route(
         agreement = agreement + (votes*out[:,:,None]).sum(-1)
     return out
 
-# %% ../../nbs/baselines/capsule.ipynb #ef028963
+# %% ../../nbs/baselines/capsule.ipynb #744f21ee
 @register_baseline('Capsule')
 class Capsule(BaselineNet):
     "Capsule-Forensics on frames, the mean of their probabilities"
@@ -80,21 +81,27 @@ class Capsule(BaselineNet):
         self.votes = nn.Parameter(torch.randn(2,10,4,8))
         self.dropout = nn.Dropout(.05 if cfg.dropout else 0.)
 
-    def frames(self, x): # normalised `[N,3,H,W]` -> `[N,2,4]`
-        f = self.net(x)
-        u = squash(torch.stack([p(f) for p in self.primary], 1))  # ten of [N,8] -> [N,10,8]
-        W = self.votes + self.noise*torch.randn_like(self.votes) if self.training and self.noise else self.votes
-        return route(self.dropout(torch.einsum('oide,nie->noid', W, u)))     # [2,10,4,8], [N,10,8] -> [N,2,10,4] -> [N,2,4]
+# %% ../../nbs/baselines/capsule.ipynb #c737c61a
+@patch
+def frames(self:Capsule, x): # normalised `[N,3,H,W]` -> `[N,2,4]`
+    f = self.net(x)
+    u = squash(torch.stack([p(f) for p in self.primary], 1))  # ten of [N,8] -> [N,10,8]
+    W = self.votes + self.noise*torch.randn_like(self.votes) if self.training and self.noise else self.votes
+    return route(self.dropout(torch.einsum('oide,nie->noid', W, u)))     # [2,10,4,8], [N,10,8] -> [N,2,10,4] -> [N,2,4]
 
-    def forward(self, clips, heads=None): # HCILOutput; `video` holds the pairs, [B,U·T·4,2]
-        validate_baseline_clips(self, clips)
-        v = self.frames(self.normalised(clips).flatten(0,2)).float()         # [B,U,T,3,H,W] -> [B·U·T,3,H,W] -> [B·U·T,2,4]
-        pairs = v.transpose(1,2).unflatten(0, clips.shape[:3])    # -> [B·U·T,4,2] -> [B,U,T,4,2]
-        p = pairs.softmax(-1)
-        return HCILOutput(p.mean((1,2,3)).log(), None, pairs.flatten(1,3), p.mean((2,3)).log())
+# %% ../../nbs/baselines/capsule.ipynb #ae4d964d
+@patch
+def forward(self:Capsule, clips, heads=None): # HCILOutput; `video` holds the pairs, [B,U·T·4,2]
+    validate_baseline_clips(self, clips)
+    v = self.frames(self.normalised(clips).flatten(0,2)).float()         # [B,U,T,3,H,W] -> [B·U·T,3,H,W] -> [B·U·T,2,4]
+    pairs = v.transpose(1,2).unflatten(0, clips.shape[:3])    # -> [B·U·T,4,2] -> [B,U,T,4,2]
+    p = pairs.softmax(-1)
+    return HCILOutput(p.mean((1,2,3)).log(), None, pairs.flatten(1,3), p.mean((2,3)).log())
 
-    def loss(self, out, labels): # LossTerms
-        "Cross-entropy of each entry, added over the four"
-        ce = 4*F.cross_entropy(out.video.flatten(0,1), labels.repeat_interleave(out.video.shape[1]))       # [B,U·T·4,2] -> [B·U·T·4,2]
-        none = out.logits.sum()*0.
-        return LossTerms(ce, ce, none, none, 0, 0)
+# %% ../../nbs/baselines/capsule.ipynb #aaf15877
+@patch
+def loss(self:Capsule, out, labels): # LossTerms
+    "Cross-entropy of each entry, added over the four"
+    ce = 4*F.cross_entropy(out.video.flatten(0,1), labels.repeat_interleave(out.video.shape[1]))       # [B,U·T·4,2] -> [B·U·T·4,2]
+    none = out.logits.sum()*0.
+    return LossTerms(ce, ce, none, none, 0, 0)

@@ -11,6 +11,7 @@ __all__ = ['ROWS', 'BASELINES', 'SMALL', 'BaselineConfig', 'groups', 'validate_b
 import copy, dataclasses
 from dataclasses import dataclass
 from importlib import import_module
+from fastcore.basics import patch
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -57,7 +58,7 @@ def validate_baseline_clips(net, clips):
     if U*T < net.least: raise ValueError(f'{U*T} frames a video, but {name} needs {net.least} or more: give more snippets or longer ones')
     if net.builtin_U and U % cfg.U: raise ValueError(f'{U} snippets, but this {name} was built for U = {cfg.U}: give a multiple of {cfg.U}, or build it with U={U}')
 
-# %% ../../nbs/baselines/core.ipynb #8058c386
+# %% ../../nbs/baselines/core.ipynb #88725ef0
 class BaselineNet(nn.Module):
     "A compared method: clips `[B,U,T,3,H,W]` -> `HCILOutput` without embeddings"
     rgb, builtin_U = RGB, False  # the input's mean and standard deviation; is U built in?
@@ -74,34 +75,41 @@ class BaselineNet(nn.Module):
     @property
     def encoder(self): return self                               # for the shares of the gradient
 
-    def snippets(self, x): # normalised `[B,U,T,3,H,W]` -> `[B,U,2]`
-        "The method"
-        raise NotImplementedError(f'{type(self).__name__} has no `snippets`')
-
-    def scores(self, x): # normalised `[B,U,T,3,H,W]` -> `[B,2]`, `[B,U,2]`
-        "Logits of videos and of snippets"
-        each = self.snippets(x)
-        return each.mean(1), each
-
     def normalised(self, clips): # uint8, or floats from 0 to 1 -> floats
         x = clips/255 if clips.dtype == torch.uint8 else clips
         return (x - self.mean)/self.std
 
-    def forward(self, clips, heads=None): # HCILOutput; there are no heads
-        validate_baseline_clips(self, clips)
-        x, G = self.normalised(clips), 1
-        if self.builtin_U: x, G = groups(x, self.cfg.U)
-        logits, each = self.scores(x)
-        logits = logits.unflatten(0, (-1, G)).mean(1)             # [B·G,2] -> [B,G,2] -> [B,2]
-        each = each.unflatten(0, (-1, G)).transpose(1,2).flatten(1,2)      # [B·G,U,2] -> [B,G,U,2] -> [B,U,G,2] -> [B,U·G,2]
-        return HCILOutput(logits, None, None, each)
-
-    def loss(self, out, labels): # LossTerms
-        "Cross-entropy"
-        ce, none = F.cross_entropy(out.logits, labels), out.logits.sum()*0.
-        return LossTerms(ce, ce, none, none, 0, 0)
-
     def for_inference(self): return copy.deepcopy(self).eval()
+
+# %% ../../nbs/baselines/core.ipynb #9e0d9a45
+@patch
+def snippets(self:BaselineNet, x): # normalised `[B,U,T,3,H,W]` -> `[B,U,2]`
+    "The method"
+    raise NotImplementedError(f'{type(self).__name__} has no `snippets`')
+
+@patch
+def scores(self:BaselineNet, x): # normalised `[B,U,T,3,H,W]` -> `[B,2]`, `[B,U,2]`
+    "Logits of videos and of snippets"
+    each = self.snippets(x)
+    return each.mean(1), each
+
+# %% ../../nbs/baselines/core.ipynb #b5903f00
+@patch
+def forward(self:BaselineNet, clips, heads=None): # HCILOutput; there are no heads
+    validate_baseline_clips(self, clips)
+    x, G = self.normalised(clips), 1
+    if self.builtin_U: x, G = groups(x, self.cfg.U)
+    logits, each = self.scores(x)
+    logits = logits.unflatten(0, (-1, G)).mean(1)             # [B·G,2] -> [B,G,2] -> [B,2]
+    each = each.unflatten(0, (-1, G)).transpose(1,2).flatten(1,2)      # [B·G,U,2] -> [B,G,U,2] -> [B,U,G,2] -> [B,U·G,2]
+    return HCILOutput(logits, None, None, each)
+
+# %% ../../nbs/baselines/core.ipynb #a0662af6
+@patch
+def loss(self:BaselineNet, out, labels): # LossTerms
+    "Cross-entropy"
+    ce, none = F.cross_entropy(out.logits, labels), out.logits.sum()*0.
+    return LossTerms(ce, ce, none, none, 0, 0)
 
 # %% ../../nbs/baselines/core.ipynb #ef13d558
 ROWS = {                                           # row of Tables 1 to 3 -> module
