@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['select', 'coverage', 'describe_coverage', 'is_twin', 'origin_root', 'Evaluation', 'evaluate']
 
-# %% ../nbs/73_evaluate.ipynb #73748f5c
+# %% ../nbs/73_evaluate.ipynb #a7cc8f2c
 import json
 from pathlib import Path
 from typing import NamedTuple

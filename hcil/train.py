@@ -6,7 +6,7 @@
 __all__ = ['TrainConfig', 'learning_rate', 'rank', 'world', 'all_gather_rows', 'Step', 'watch', 'shares', 'TrainingError',
            'Trainer']
 
-# %% ../nbs/63_train.ipynb #15622145
+# %% ../nbs/63_train.ipynb #fbf695f2
 import contextlib, dataclasses, math, pickle, time
 from dataclasses import dataclass
 from pathlib import Path
@@ -271,31 +271,14 @@ def short_of_memory(self:Trainer)->TrainingError:
                          f'at {c.size} pixels: give micro_batches={2*c.micro_batches} (the same contrast, one part after the other), '
                          'or a smaller size')
 
-# %% ../nbs/63_train.ipynb #eff3e402
-def skip(loader, n):
-    "The batches of a loader without the first `n`, which are not even read"
-    sampler = loader.batch_sampler
-    with contextlib.nullcontext() if not n else skipping(sampler, n): yield from loader
-
-# %% ../nbs/63_train.ipynb #cc6dd390
-@contextlib.contextmanager
-def skipping(sampler, n):
-    "For a while, a batch sampler begins at its n-th batch"
-    cls = type(sampler)
-    class Later(cls):
-        def __iter__(self): return (b for k, b in enumerate(cls.__iter__(self)) if k >= n)
-    sampler.__class__ = Later
-    try: yield
-    finally: sampler.__class__ = cls
-
-# %% ../nbs/63_train.ipynb #addbcc0b
+# %% ../nbs/63_train.ipynb #3353eb93
 @patch
 def batches(self:Trainer): # iterable with a progress bar
     "What is left of the epoch"
     epoch, done = divmod(self.step, self.steps)
-    self.loader.set_epoch(epoch)
+    self.loader.set_epoch(epoch, start=done)
     self.net.train()
-    return progress_bar(skip(self.loader, done), f'epoch {epoch+1}', self.progress, self.steps, done, width=100, keep=False)
+    return progress_bar(self.loader, f'epoch {epoch+1}', self.progress, self.steps, done, width=100, keep=False)
 
 # %% ../nbs/63_train.ipynb #7288dcd5
 @patch
