@@ -14,7 +14,8 @@ import pandas as pd
 from .core import UserError
 from .profiles import profile_of, Size
 from .stores import store_path, write_store
-from .layouts import COLUMNS, FOLDERS
+from .layouts import COLUMNS
+from .datasets import FOLDERS
 from .prepare import claim, prepare, write_prepared
 from .forgeries import pair_clips
 from .twins import make_twin

@@ -21,6 +21,7 @@ from .networks import config_from, load_model, save_model
 from .baselines.core import BaselineConfig, ROWS
 from .clips import Clips
 from .batches import clip_loader
+from .datasets import LAYOUTS
 from .prepare import read_prepared
 from .truth import forged_share, read_truth, truth_name
 from .scoring import predict
@@ -167,12 +168,10 @@ def work(stores, device='cpu', workers=0, progress=False, compiled=False): # fun
     return of
 
 # %% ../nbs/83_experiments.ipynb #dbb2ca77
-LOADED_BY = {'ff++': 'ffpp', 'celeb-df': 'celebdf', 'dfdc-p': 'dfdc', 'wild': 'wilddeepfake'}     # data set -> module of its loader
-
 def own_code(spec): # names of modules
     "Code that only some runs depend on: the baseline's notebook, the data set's loader"
     name, data = spec.get('model', {}).get('baseline'), spec.get('data', {}).get('source', '').split(' ')[0]
-    return [f'hcil.baselines.{ROWS[name]}' for name in [name] if name] + [f'hcil.{LOADED_BY[data]}' for data in [data] if data in LOADED_BY]
+    return [f'hcil.baselines.{ROWS[name]}' for name in [name] if name] + [LAYOUTS[data].load.__module__ for data in [data] if data in LAYOUTS]
 
 # %% ../nbs/83_experiments.ipynb #8d0ec09d
 CODE = dict(modules=('hcil.experiments', 'hcil.faces', 'hcil.video', 'hcil.stores'), also=own_code,

@@ -23,7 +23,7 @@ from .networks import load_model
 from .video import read_frames
 from .faces import crop
 from .clips import Clips, sample_augmentation, zoom
-from .layouts import FOLDERS
+from .datasets import FOLDERS
 from .prepare import prepare, read_prepared
 from .truth import masks_for
 from .forgeries import blur

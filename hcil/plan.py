@@ -19,7 +19,7 @@ from tqdm import tqdm
 from .core import home_folder, pick_device, UserError, write_json
 from .profiles import profile_of
 from .stamps import stamp
-from .layouts import FOLDERS
+from .datasets import FOLDERS
 from .runs import run_key, RunStore
 from .predictions import write_predictions
 from .metrics import metrics

@@ -121,7 +121,7 @@ def make_store(
 def _sentence(e, path):
     "An error as one sentence that names the video"
     text = str(e) if isinstance(e, UserError) else f'{path}: {type(e).__name__}: {e}'
-    return re.sub(r'^hcil\.prepare:make_store\(.*\): ', f'{path} ', text, flags=re.S)  # when its process had to be killed
+    return re.sub(r'^[\w.:]*make_store\(.*\): ', f'{path} ', text, flags=re.S)  # when its process had to be killed
 
 def _attempt(worker, row, root, folder, options, device, timeout): # dict: columns of the report
     "One video; one that cannot be read is reported"

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from .core import command, pick_device, runs_folder, UserError
 from .profiles import Size
 from .networks import load_model, save_model
-from .layouts import FOLDERS
+from .datasets import FOLDERS
 from .prepare import prepare
 from .twins import make_twin
 from .runs import RunStore

@@ -6,7 +6,7 @@
 __all__ = ['RECIPE', 'Fake', 'Job', 'ff_job', 'Shard', 'make_videos', 'recipe', 'make_twin', 'hcil_twins']
 
 # %% ../nbs/54_twins.ipynb #82172b52
-import ast, hashlib, io, json, multiprocessing, os, shutil, tarfile, time
+import hashlib, io, json, multiprocessing, os, shutil, tarfile, time
 from collections import Counter
 from concurrent.futures import as_completed, ProcessPoolExecutor
 from importlib.util import find_spec
@@ -19,8 +19,9 @@ import torch
 from tqdm import tqdm
 from .core import atomic, command, home_folder, pick_device, read_json, UserError
 from .profiles import profile_of, Size
+from .sources import code_hash
 from .containers import write_video
-from .layouts import FOLDERS
+from .datasets import FOLDERS
 from .truth import truth_path, write_truth
 from .heads import generator
 from .forgeries import (camera, cut_out, forge, FORGERIES, METHODS, recompressed, render_recording, sample_forgery, sample_performance,
@@ -276,7 +277,7 @@ def recipe(
 )->str: # 12 hex digits
     "A hash of all that decides what a twin looks like"
     source = lambda module: Path(find_spec(module).origin).read_text(encoding='utf-8')
-    code = [ast.unparse(ast.parse(source(m))) for m in RECIPE]                    # comments are not part of it
+    code = [code_hash(source(m)) for m in RECIPE]                   # comments and docstrings are not part of it
     return hashlib.sha256(json.dumps([code, name, size._asdict(), seed]).encode()).hexdigest()[:12]
 
 # %% ../nbs/54_twins.ipynb #8d1502a3

@@ -17,7 +17,7 @@ from .core import validate_reading
 from .containers import cause_of, INDEXED, open_container, picture_stream, video_error, VideoError
 from .h264 import as_packet, nal_prefix
 
-# %% ../nbs/33_video.ipynb #7ae579e2
+# %% ../nbs/33_video.ipynb #97cbb066
 class Scan(NamedTuple):
     "All that demuxing tells of a file"
     packets:list     # of `Packet`, in the order of decoding
@@ -29,7 +29,7 @@ class Scan(NamedTuple):
     promised:int     # frames that the header promises, 0 if it doesn't
     streams:int      # of pictures in the file
     rotation:int     # degrees clockwise
-    interlaced:bool  # two half pictures a frame
+    interlaced:bool  # two half pictures per frame
 
     @property
     def shown(self): return [p for p in self.packets if not p.discard]

@@ -79,9 +79,8 @@ def _ask(process, job):
 
 # %% ../nbs/30_workers.ipynb #1634ee80
 def _call_name(fn, args):
-    "What a call is named in a message, e.g. 'check(film.mp4)'"
-    name = fn.rpartition(':')[2] if isinstance(fn, str) else getattr(fn, '__name__', fn)
-    return f"{name}({', '.join(map(str, args))[:200]})"
+    "What a call is named in a message, e.g. 'check(film.mp4)' or 'hcil.video:check(film.mp4)'"
+    return f"{getattr(fn, '__name__', fn)}({', '.join(map(str, args))[:200]})"
 
 # %% ../nbs/30_workers.ipynb #2471122a
 @patch

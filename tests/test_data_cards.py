@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from hcil.layouts import COUNTS, NAMES, PAPER_N, TITLES
+from hcil.datasets import COUNTS, NAMES, PAPER_N, TITLES
 
 CARDS = Path(__file__).resolve().parent.parent / "data_cards"
 CARD = dict(zip(NAMES, ("faceforensics.md", "celeb-df-v2.md", "dfdc-preview.md", "wilddeepfake.md"), strict=True))

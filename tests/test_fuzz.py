@@ -21,11 +21,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hcil.stores import CropStore, StoreError, verify_store, why_make, write_store
-from hcil.layouts import COLUMNS, LayoutError
+from hcil.containers import VideoError, write_video
+from hcil.core import UserError
 from hcil.datasets import manifest, open_video
+from hcil.layouts import COLUMNS
 from hcil.prepare import prepare, read_prepared
-from hcil.video import Video, VideoError, write_video
+from hcil.stores import CropStore, verify_store, why_make, write_store
+from hcil.video import Video
 from hcil.workers import Worker
 
 TIMEOUT = 30.0  # seconds for one file that takes milliseconds
@@ -128,7 +130,7 @@ def outcome(worker, fn, *args):
     "What `fn` returns, or the sentence of its error; anything else is a failed test"
     try:
         return worker.call(fn, *args, timeout=TIMEOUT), ""
-    except (VideoError, LayoutError, StoreError) as e:
+    except UserError as e:
         text = str(e)
     assert "longer than" not in text and "process down" not in text, text
     assert len(text.splitlines()) == 1 and len(text) > 20, f"not one sentence: {text!r}"
