@@ -31,7 +31,7 @@ def test_built(built):
     ):
         assert (built / p).exists(), p
     text = (built / "nbs/14_losses.html").read_text()
-    assert "default_exp" not in text and "#| export" not in text and 'role="group"' in (built / "nbs/92_widgets.html").read_text()
+    assert "default_exp" not in text and "#| export" not in text and 'role="group"' in (built / "nbs/94_widgets.html").read_text()
     pictures = list((site.ROOT / "figures").glob("*.png"))
     text = (built / "gallery.html").read_text()
     assert pictures and all(p.name in text for p in pictures)
@@ -67,7 +67,7 @@ READ = (
     "index.html",
     "gallery.html",
     "nbs/14_losses.html",
-    "nbs/92_widgets.html",
+    "nbs/94_widgets.html",
     "nbs/class/lesson3.html",
     "nbs/paper/table1.html",
     "api/hcil.losses.html",
