@@ -37,7 +37,8 @@ def cause_of(e):
 
 def decoding_error(path, e, what='is damaged'): # VideoError to be raised
     "What one of FFmpeg's errors means: damage, unless it speaks of memory or of something that FFmpeg never learnt"
-    if getattr(e, 'errno', None) == errno.ENOMEM: raise MemoryError(f'{path}: {cause_of(e)}') from None
+    if getattr(e, 'errno', None) == errno.ENOMEM:              # too little memory, or a damaged number that asks for too much
+        return video_error(path, f'asks for more memory than there is ({cause_of(e)})', 'free some memory; if it still does, leave it out')
     if isinstance(e, UNKNOWN): return video_error(path, f'is coded in a way that FFmpeg cannot decode ({cause_of(e)})', REENCODE)
     return video_error(path, f'{what} ({cause_of(e)})')
 

@@ -8,7 +8,7 @@ __all__ = ['nal_prefix', 'encoder_settings', 'Packet', 'as_packet']
 # %% ../nbs/32_h264.ipynb #74f116c4
 from typing import NamedTuple
 import av
-from .containers import cause_of, open_container, picture_stream, video_error
+from .containers import decoding_error, open_container, picture_stream
 
 # %% ../nbs/32_h264.ipynb #b274bd2b
 def _nals(
@@ -101,7 +101,7 @@ def encoder_settings(
         if codec not in ('h264', 'hevc'): return {}
         prefix = nal_prefix(codec, extra)
         try: first = [bytes(p) for _, p in zip(range(3), container.demux(stream))]
-        except av.FFmpegError as e: raise video_error(path, f'is damaged ({cause_of(e)})') from None
+        except av.FFmpegError as e: raise decoding_error(path, e) from None
     units = [u for p in first for u in _nals(p, prefix)] + list(_config_units(codec, extra, prefix))
     return next((d for u in units if (d := _note(codec, u))), {})
 

@@ -6,7 +6,7 @@
 __all__ = ['READERS', 'VideoInfo', 'probe', 'why_not_decord', 'Video', 'check', 'read_frames']
 
 # %% ../nbs/33_video.ipynb #22ca1dc0
-import itertools
+import itertools, math
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ import av
 from fastcore.basics import patch
 import numpy as np
 from .core import validate_reading
-from .containers import cause_of, INDEXED, open_container, picture_stream, video_error, VideoError
+from .containers import decoding_error, INDEXED, open_container, picture_stream, video_error, VideoError
 from .h264 import as_packet, nal_prefix
 
 # %% ../nbs/33_video.ipynb #97cbb066
@@ -29,6 +29,7 @@ class Scan(NamedTuple):
     promised:int     # frames that the header promises, 0 if it doesn't
     streams:int      # of pictures in the file
     rotation:int     # degrees clockwise
+    mirrored:bool    # and then left and right exchanged?
     interlaced:bool  # two half pictures per frame
 
     @property
@@ -53,13 +54,32 @@ def _validate_whole(path, container, stream, packets):
     if bad: raise video_error(path, f'is damaged or cut short at packet {bad[0]} of {len(packets)}')
 
 # %% ../nbs/33_video.ipynb #ca56f85f
-def _turn(path):
-    "(degrees to turn clockwise, interlaced?), both of which come with the first decoded frame"
+def _turn(
+    matrix, # int `[9]`, row by row; or None
+)->tuple: # degrees to turn clockwise, mirrored after that?
+    "A display matrix as a turn and a reflection"
+    if matrix is None: return 0, False
+    a, b, c, d = (float(matrix[i]) for i in (0, 1, 3, 4))
+    mirrored = a*d - b*c < 0
+    return round(math.degrees(math.atan2(b, -a if mirrored else a))/90)*90 % 360, mirrored
+
+def _upright(
+    image:np.ndarray, # `[H,W,3]`, as coded
+    rotation:int, mirrored:bool, # of `_turn`
+)->np.ndarray: # `[H,W,3]` or `[W,H,3]`
+    "A picture as it is to be shown"
+    image = np.rot90(image, -rotation//90)                      # [H,W,3] -> [W,H,3] at 90 and 270 degrees
+    return image[:, ::-1] if mirrored else image
+
+# %% ../nbs/33_video.ipynb #be39a0e7
+def _first_picture(path):
+    "(degrees to turn clockwise, mirrored?, interlaced?), which come with the first decoded frame"
     with open_container(path) as container:
         try: frame = next(container.decode(picture_stream(container, path)))
         except (av.FFmpegError, StopIteration) as e:
-            raise video_error(path, f'its first picture cannot be decoded ({cause_of(e)})') from None
-        return -round(frame.rotation/90)*90 % 360, bool(frame.interlaced_frame)
+            raise decoding_error(path, e, 'its first picture cannot be decoded') from None
+        data = frame.side_data.get('DISPLAYMATRIX')
+        return *_turn(None if data is None else np.frombuffer(data, np.int32)), bool(frame.interlaced_frame)
 
 # %% ../nbs/33_video.ipynb #343d59d4
 def _scan(path):
@@ -69,15 +89,15 @@ def _scan(path):
         context = stream.codec_context
         name, prefix = context.codec.canonical_name, nal_prefix(context.codec.canonical_name, context.extradata)
         try: packets = [as_packet(p, name, prefix) for p in container.demux(stream) if p.size]
-        except av.FFmpegError as e: raise video_error(path, f'is damaged ({cause_of(e)})') from None
+        except av.FFmpegError as e: raise decoding_error(path, e) from None
         _validate_whole(path, container, stream, packets)
         fps = float(stream.average_rate or stream.guessed_rate or 0)
         return Scan(packets, container.format.name, name, context.pix_fmt or '', (context.width, context.height),
-                    fps, stream.frames, len(container.streams.video), *_turn(path))
+                    fps, stream.frames, len(container.streams.video), *_first_picture(path))
 
 # %% ../nbs/33_video.ipynb #2d4e02d3
 DECORD_CODECS = ('h264', 'vp9')            # decord was tried on these, and was exact
-DECORD_PIXELS = ('yuv420p', 'yuvj420p')
+DECORD_PIXELS = ('yuv420p', 'yuvj420p', 'yuv444p')
 
 def _has_decord():
     "Can decord be imported? (There is no wheel for Linux on ARM.)"
@@ -103,6 +123,7 @@ def _reason(s):
         (s.codec not in DECORD_CODECS, f'the codec is {s.codec}'),
         (s.pix_fmt not in DECORD_PIXELS, f'the pixel format is {s.pix_fmt}'),
         (s.interlaced, 'it is interlaced'),
+        (s.mirrored, 'its display matrix mirrors it'),
         (s.size[0] % 2 or s.size[1] % 2, 'its size is odd'),
         (s.streams > 1, 'it has more than one stream of pictures'),
         (len(s.shown) < len(s.packets), 'an edit list hides frames'),
@@ -125,6 +146,7 @@ class VideoInfo(NamedTuple):
     rotation:int     # degrees to turn clockwise for display: 0, 90, 180, 270
     reader:str       # 'decord' or 'pyav'
     reason:str       # why not decord; '' if decord
+    mirrored:bool = False # left and right are exchanged after turning
 
 # %% ../nbs/33_video.ipynb #29e327b7
 def _info(path, s):
@@ -132,7 +154,7 @@ def _info(path, s):
     reason, (w, h) = _reason(s), s.size
     if s.rotation in (90, 270): w, h = h, w
     reader = 'pyav' if reason else 'decord'
-    return VideoInfo(str(path), len(s.shown), w, h, s.fps, s.codec, s.rotation, reader, reason)
+    return VideoInfo(str(path), len(s.shown), w, h, s.fps, s.codec, s.rotation, reader, reason, s.mirrored)
 
 # %% ../nbs/33_video.ipynb #fe3703ea
 def probe(
@@ -189,17 +211,18 @@ def _safe_decode(path, s, entries, k=0):
             yield i, frame
     except GeneratorExit: return                               # nobody wants the rest
     except av.FFmpegError as e:
-        where = f'frame {expected} of {len(s.shown)}'
-        raise video_error(path, f'is damaged: {where} cannot be decoded ({cause_of(e)})') from None
+        raise decoding_error(path, e, f'is damaged: frame {expected} of {len(s.shown)} cannot be decoded') from None
 
 # %% ../nbs/33_video.ipynb #df064aa1
+ONE_THREAD = dict(threads=1) if int(av.__version__.split('.')[0]) >= 18 else {}   # for a small picture more take longer
+
 def _image(path, s, frame):
     "A decoded frame as an upright RGB array `[H,W,3]`"
     if (frame.width, frame.height) != s.size:
         size = (frame.width, frame.height)
         raise video_error(path, f'changes its size from {s.size} to {size} on the way', 're-encode it at one size')
-    image = frame.to_ndarray(format='rgb24')                 # [H,W,3]
-    return np.ascontiguousarray(np.rot90(image, -s.rotation//90)) if s.rotation else image
+    image = frame.to_ndarray(format='rgb24', **ONE_THREAD)   # [H,W,3]
+    return np.ascontiguousarray(_upright(image, s.rotation, s.mirrored))
 
 # %% ../nbs/33_video.ipynb #c79f8834
 READERS = ('auto', 'pyav', 'decord')
@@ -215,7 +238,7 @@ class Video:
         self.path, self.reader = Path(path), reader
         self._scan = _scan(path)
         self._entries = _entries(self._scan)
-        self._walk, self._next, self._decord = None, 0, None
+        self._walk, self._next, self._decord, self._ahead = None, 0, None, 0
         self.info = _info(path, self._scan)
         if reader == 'decord' and self.info.reason:
             cause = f'decord would not be exact here ({self.info.reason})'
@@ -230,7 +253,7 @@ class Video:
     def close(self):
         "Let go of the file"
         if self._walk: self._walk.close()
-        self._walk, self._next, self._decord = None, 0, None
+        self._walk, self._next, self._decord, self._ahead = None, 0, None, 0
 
     @property
     def numbers(self): return np.arange(len(self))              # of the frames; a folder of pictures may have gaps
@@ -267,6 +290,7 @@ def get(self:Video,
     if not len(k): return np.zeros((0, self.info.height, self.info.width, 3), np.uint8)
     if self.info.reader == 'pyav': return self._get_pyav(k)
     try: return self._get_decord(k)
+    except MemoryError: raise                                  # that has nothing to do with decord
     except Exception as e:                                     # decord raises many kinds; PyAV has the last word
         if self.reader == 'decord': raise video_error(self.path, f'decord failed ({_first_line(e)})') from None
         self.info = self.info._replace(reader='pyav', reason=f'decord failed ({_first_line(e)})')
@@ -274,17 +298,24 @@ def get(self:Video,
 
 # %% ../nbs/33_video.ipynb #3fb6d30d
 @patch
+def _open_decord(self:Video):
+    "decord's reader, which must agree about the number of frames"
+    import decord                          # slow and optional: only when asked
+    self._decord, self._ahead = None, 0                         # the old one goes first
+    v = decord.VideoReader(str(self.path), ctx=decord.cpu(0), num_threads=1)
+    if len(v) != len(self): raise ValueError(f'it counts {len(v)} frames, not {len(self)}')
+    self._decord = v
+
+@patch
 def _get_decord(self:Video, k):
-    "Frames by decord, which must agree about their number and size"
-    if self._decord is None:
-        import decord                      # slow and optional: only when asked
-        v = decord.VideoReader(str(self.path), ctx=decord.cpu(0), num_threads=1)
-        if len(v) != len(self): raise ValueError(f'it counts {len(v)} frames, not {len(self)}')
-        self._decord = v
-    batch = self._decord.get_batch(k.tolist())
+    "Frames by decord, in rising order and never backwards; it must agree about their size"
+    wanted, place = np.unique(k, return_inverse=True)           # rising; where each of k is among them
+    if self._decord is None or wanted[0] < self._ahead: self._open_decord()
+    batch = self._decord.get_batch(wanted.tolist())
+    self._ahead = int(wanted[-1]) + 1
     out = batch.asnumpy() if hasattr(batch, 'asnumpy') else np.asarray(batch)  # torch, if that bridge is set
-    if out.shape != (len(k), self.info.height, self.info.width, 3): raise ValueError(f'it returns {out.shape}')
-    return out
+    if out.shape != (len(wanted), self.info.height, self.info.width, 3): raise ValueError(f'it returns {out.shape}')
+    return out if np.array_equal(wanted, k) else out[place]
 
 # %% ../nbs/33_video.ipynb #446779cc
 @patch
