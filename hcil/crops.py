@@ -16,7 +16,7 @@ from .profiles import profile_of, Size
 from .stores import store_path, write_store
 from .layouts import COLUMNS
 from .datasets import FOLDERS
-from .prepare import claim, prepare, write_prepared
+from .prepare import claim, prepare, same_videos, write_prepared
 from .forgeries import pair_clips
 from .twins import make_twin
 from .cells import METHODS
@@ -40,8 +40,12 @@ def own_crops(
     data:Path, # as of `own_root`
 )->Path:
     "Where the crops of your copy of a data set are, or will be"
-    mark = hashlib.sha256(str(Path(data).resolve()).encode()).hexdigest()[:8]
-    return Path(home)/'crops'/f'{profile}-{mark}'/name
+    place = Path(data).resolve()
+    mark = hashlib.sha256(str(place).encode()).hexdigest()[:8]
+    here = Path(home)/'crops'/f'{profile}-{mark}'/name
+    if here.exists(): return here
+    others = sorted((Path(home)/'crops').glob(f'{profile}-*/{name}'))
+    return next((o for o in others if same_videos(o, place/FOLDERS[name])), here)
 
 # %% ../nbs/86_crops.ipynb #e9c9f445
 def twin_of(name, profile, home, size=None, progress=False): # Path
@@ -60,13 +64,15 @@ def stores_of(
     device:str='cpu',
     size:Size=None, # of the twin, instead of the profile's: for tests
     progress:bool=False,
+    refresh:bool=False, # make crops again that were made by other code
 )->Path: # folder of the crops
     "Make a twin if need be, and prepare what is not prepared"
     Path(home).mkdir(parents=True, exist_ok=True)
     with FileLock(Path(home)/f'.{profile}-{name}.lock'):
         if data: root, stores = own_root(name, data), own_crops(name, profile, home, data)
         else: root, stores = twin_of(name, profile, home, size, progress), Path(home)/'crops'/profile/name
-        done = prepare(name, root, stores, os.cpu_count(), device, size=profile_of(profile).crop, every=profile_of(profile).every, progress=progress)
+        done = prepare(name, root, stores, os.cpu_count(), device, size=profile_of(profile).crop, every=profile_of(profile).every, progress=progress,
+                       refresh=refresh)
     if (done.problem != '').all():
         raise UserError(f'{stores}: none of the {len(done)} videos could be prepared: {done.problem.iloc[0]}')
     return stores

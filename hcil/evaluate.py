@@ -6,7 +6,6 @@
 __all__ = ['select', 'coverage', 'describe_coverage', 'is_twin', 'origin_root', 'Evaluation', 'evaluate']
 
 # %% ../nbs/73_evaluate.ipynb #a7cc8f2c
-import json
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
@@ -16,7 +15,7 @@ from .core import fingerprint, listed, UserError
 from .stamps import read_stamp
 from .networks import load_model
 from .clips import Clips
-from .prepare import read_prepared
+from .prepare import read_claim, read_prepared
 from .truth import snippet_truth
 from .scoring import predict, real_embeddings, validate_clips
 from .predictions import with_missing
@@ -103,9 +102,8 @@ def is_twin(data): return '(twin' in data
 
 def origin_root(stores): # a folder, or None
     "Where the videos were when the stores were made"
-    note = Path(stores)/'.dataset'
-    root = Path(json.loads(note.read_text())[1]) if note.exists() else None
-    return root if root and root.is_dir() else None
+    claim = read_claim(stores)
+    return claim[1] if claim and claim[1].is_dir() else None
 
 # %% ../nbs/73_evaluate.ipynb #aba8e535
 def add_truth(df, clips, stores, data, root): # predictions, sentences

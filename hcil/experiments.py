@@ -6,7 +6,7 @@
 __all__ = ['TWIN_WARNING', 'CODE', 'data_mark', 'make_spec', 'configs', 'work']
 
 # %% ../nbs/83_experiments.ipynb #3694311b
-import dataclasses, time
+import dataclasses, functools, time
 from pathlib import Path
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from .baselines.core import BaselineConfig, ROWS
 from .clips import Clips
 from .batches import clip_loader
 from .datasets import LAYOUTS
-from .prepare import read_prepared
+from .prepare import data_name, read_prepared
 from .truth import forged_share, read_truth, truth_name
 from .scoring import predict
 from .train import rank, TrainConfig, Trainer, world
@@ -33,15 +33,25 @@ from .evaluate import evaluate, is_twin, origin_root, select
 from .plots import draw_curves
 
 # %% ../nbs/83_experiments.ipynb #c6c24834
+@functools.lru_cache(512)
+def _marks(manifest, changed, method, compression): # source, crops
+    "`data_mark` of a manifest, read again only after it was written again"
+    s, stores = read_stamp(manifest), manifest.parent
+    rows = select(read_prepared(stores), method or None, compression or None, None)
+    return data_name(s['data'].split(' ')[0], is_twin(s['data']), rows), s['spec']
+
+# %% ../nbs/83_experiments.ipynb #fc3229e6
 def data_mark(
     stores:Path, # folder that hcil_prepare filled
-)->dict: # source, crops
-    "What the crops in a folder are: from the stamp of its manifest"
-    path = Path(stores)/'manifest.csv'
+    method:str='', # one manipulation; '' for all that are there
+    compression:str='', # raw, c23, c40; '' for all
+)->dict: # source: the data set and the mark of its videos; crops: a hash of the options they were made with; method; compression
+    "What the crops in a folder are, or some of them"
+    path = Path(stores).resolve()/'manifest.csv'
     if not path.exists():
         raise UserError(f'{path} is missing: make the crops with hcil_prepare, then give the folder they are in')
-    s = read_stamp(path)
-    return dict(source=s['data'], crops=s['spec'])
+    source, crops = _marks(path, path.stat().st_mtime_ns, method, compression)
+    return dict(source=source, crops=crops, method=method, compression=compression)
 
 # %% ../nbs/83_experiments.ipynb #3299a7d0
 def network(
@@ -68,8 +78,7 @@ def make_spec(
     net, recipe = profile_of(profile).network, profile_of(profile).recipe
     tcfg = TrainConfig(**recipe | (train or {}))
     cfg = network(row, preset, net | (model or {}), tcfg.U)
-    data = data_mark(stores) | dict(method=method, compression=compression)
-    return dict(profile=profile, row=row, preset=preset, seed=seed, data=data,
+    return dict(profile=profile, row=row, preset=preset, seed=seed, data=data_mark(stores, method, compression),
                 model=dataclasses.asdict(cfg), train=dataclasses.asdict(tcfg))
 
 # %% ../nbs/83_experiments.ipynb #047747d0

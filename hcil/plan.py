@@ -8,25 +8,25 @@ __all__ = ['Setting', 'paper_setting', 'Unit', 'plan_units', 'attempt', 'carry_o
 
 # %% ../nbs/87_plan.ipynb #31d5d1f4
 import atexit, dataclasses, os, shutil, sys, tempfile, time, traceback
-from concurrent.futures import as_completed, ProcessPoolExecutor
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 import pandas as pd
 import torch
 from fastcore.basics import patch
 from tqdm import tqdm
-from .core import home_folder, pick_device, UserError, write_json
+from .core import home_folder, listed, pick_device, UserError, write_json
 from .profiles import profile_of
 from .stamps import stamp
-from .datasets import FOLDERS
+from .workers import process_pool
+from .datasets import FOLDERS, manifest
 from .runs import run_key, RunStore
 from .predictions import write_predictions
 from .metrics import metrics
 from .evaluate import evaluate
 from .experiments import CODE, configs, data_mark, make_spec, work
 from .cells import Cell, data_sets, table_cells, TABLES
-from .crops import own_crops, quick_crops, stores_of
+from .crops import own_crops, own_root, quick_crops, stores_of
 
 # %% ../nbs/87_plan.ipynb #b9e7fbdb
 @dataclass
@@ -34,9 +34,9 @@ class Setting:
     "Where and how tables are made"
     profile:str='smoke'
     seeds:int=0                  # how many; 0: the profile's own
-    data:str=''                  # folder with your copies of the data sets; '': the twins
+    data:str=''                  # folder with your copies of the data sets, made absolute; '': the twins
     device:str='auto'
-    refresh:bool=False           # make runs again whose code has changed
+    refresh:bool=False           # make runs and crops again whose code has changed
     home:Path=None               # for twins and crops; None: see `home_folder`
     runs:Path=None               # folder of the run store; None: see `runs_folder`
     crops:object=None            # for tests: function from a data set to the folder of its crops
@@ -46,6 +46,8 @@ class Setting:
     made:dict=field(default_factory=dict, init=False, repr=False)        # the run store, once opened
 
     def __post_init__(self):
+        if self.seeds < 0 or self.jobs < 1: raise UserError(f'seeds={self.seeds}, jobs={self.jobs}: give 1 or more, or leave them out')
+        self.data = str(Path(self.data).expanduser().resolve()) if self.data else ''
         self.device, self.seeds = pick_device(self.device), range(self.seeds or profile_of(self.profile).seeds)
         self.home = Path(self.home or home_folder())
         if self.device == 'cpu': torch.set_num_threads(self.threads())
@@ -62,7 +64,7 @@ def threads(self:Setting)->int:
 def crops_of(self:Setting, name:str)->Path:
     "The folder of a data set's crops, which are made if need be"
     if self.crops: return self.crops(name)
-    return stores_of(name, self.profile, self.home, self.data or None, self.device, progress=self.progress)
+    return stores_of(name, self.profile, self.home, self.data or None, self.device, progress=self.progress, refresh=self.refresh)
 
 @patch
 def run_store(self:Setting)->RunStore:
@@ -108,7 +110,7 @@ def units_of(
     spec = make_spec(setting.profile, crops[cell.data], cell.recipe, cell.method, cell.compression, cell.preset, seed,
                      dict(cell.changes), setting.train | dict(cell.train))
     if not cell.test: return [Unit(spec, cell.data)]
-    data = data_mark(crops[cell.test]) | dict(method=cell.test_method, compression=cell.test_compression)
+    data = data_mark(crops[cell.test], cell.test_method, cell.test_compression)
     test = dict(kind='test', run=run_key(spec), seed=seed, data=data) | (dict(scoring=dict(cell.scoring)) if cell.scoring else {})
     return [Unit(spec, cell.data), Unit(test, cell.test, spec)]
 
@@ -171,10 +173,10 @@ def attempt(unit, setting, crops, turn=0): # '' or what went wrong
 def in_turn(units, setting, crops): # yields unit, error
     "One after the other, or `jobs` at a time"
     if setting.jobs == 1: yield from ((u, attempt(u, setting, crops)) for u in units); return
-    with ProcessPoolExecutor(setting.jobs, get_context('spawn')) as pool:
+    with process_pool(setting.jobs) as pool:
         started = {pool.submit(attempt, u, setting, crops, i): u for i, u in enumerate(units)}
         for done in as_completed(started):
-            yield started[done], f'{e}' if (e := done.exception()) else done.result()
+            yield started[done], f'{type(e).__name__}: {e}' if (e := done.exception()) else done.result()
 
 # %% ../nbs/87_plan.ipynb #f448a96a
 def carry_out(units, setting, crops): # DataFrame: key, kind, tables, cell, error
@@ -265,10 +267,31 @@ def lacks(wanted, data): # sentence, or ''
     rest = f'; {", ".join(possible)} can be made without' if possible else ''
     return f"{data} lacks {', '.join(missing)} (each in its official layout, see data_cards/){rest}"
 
+def _asked(cell): # yields data set, method, compression, split
+    "Which videos a cell reads"
+    yield from ((cell.data, cell.method, cell.compression, split) for split in ('train', 'test') if split == 'train' or not cell.test)
+    if cell.test: yield cell.test, cell.test_method, cell.test_compression, 'test'
+
+def _kinds(df, method, compression, split): # set of labels
+    "Which of real (0) and fake (1) there are among some videos"
+    chosen = df[(df.split == split) & (df.compression == compression if compression else True)]
+    return set(chosen.label[chosen.method.isin(['real', method]) if method else chosen.label >= 0])
+
+def lacks_videos(wanted, data): # sentence, or ''
+    "Which videos that a table needs a folder of your own does not hold"
+    asked = list(dict.fromkeys(a for cells in wanted.values() for c in cells for a in _asked(c)))
+    lists = {name: manifest(name, own_root(name, data)) for name in dict.fromkeys(name for name, *_ in asked)}
+    without = [a for a in asked if len(_kinds(lists[a[0]], *a[1:])) < 2]
+    if not without: return ''
+    those = dict.fromkeys(' '.join(filter(None, (FOLDERS[name], method, compression, split))) for name, method, compression, split in without)
+    possible = [t for t, cells in wanted.items() if not any(a in without for c in cells for a in _asked(c))]
+    rest = f'; {", ".join(possible)} can be made without' if possible else ''
+    return f'{data} lacks real or fake videos that are needed: {listed(list(those))}{rest}. Add them, or choose columns with --set columns=...'
+
 # %% ../nbs/87_plan.ipynb #d0da65ad
 def ready(wanted, setting): # data set -> folder of its crops
     "Make the crops that some tables need"
-    if setting.data and (sentence := lacks(wanted, setting.data)): raise UserError(sentence)
+    if setting.data and (sentence := lacks(wanted, setting.data) or lacks_videos(wanted, setting.data)): raise UserError(sentence)
     return {name: setting.crops_of(name) for name in data_sets(c for cells in wanted.values() for c in cells)}
 
 # %% ../nbs/87_plan.ipynb #90d11e02

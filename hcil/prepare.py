@@ -263,6 +263,13 @@ def _old_rows(path, mark): # DataFrame
     try: return read_prepared(path.parent) if read_stamp(path)['spec'] == mark['spec'] else pd.DataFrame(columns=['video'])
     except (UserError, OSError): return pd.DataFrame(columns=['video'])
 
+def _complete(done, out): # DataFrame
+    "The columns `content` and `store`, where they are missing, from the stores themselves"
+    if {'content', 'store'} <= set(done.columns): return done
+    paths = [store_path(out, v) for v in done.video]
+    stores = [CropStore(p) if p.exists() else None for p in paths]
+    return done.assign(content=[s.meta['content'][:16] if s else '' for s in stores], store=[s.mark if s else '' for s in stores])
+
 def write_prepared(
     done:pd.DataFrame, # rows of a manifest, with `RESULTS`
     out:Path, # folder of the stores
@@ -274,6 +281,7 @@ def write_prepared(
 ):
     "out/manifest.csv, with a stamp in its first line; rows of earlier runs with the same options stay"
     path, mark = Path(out)/'manifest.csv', stamp('none', name, 0, options)
+    done = _complete(done, out)
     with locked(path):                                        # another command may be reading it to add its own rows
         old = _old_rows(path, mark)
         old = _still_there(old[~old.video.isin(done.video)], done if every is None else every, marks or _SourceMarks(root, path.parent/'.sources.json'))

@@ -6,11 +6,10 @@
 __all__ = ['run_notebook', 'paper_notebooks', 'Job', 'hcil_reproduce']
 
 # %% ../nbs/89_reproduce.ipynb #a876e80b
-import contextlib, json, os, sys, tempfile, time
-from concurrent.futures import as_completed, ProcessPoolExecutor
+import contextlib, hashlib, json, os, re, shutil, sys, tempfile, time
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from fastcore.basics import patch
 from fastcore.script import Param, store_true
@@ -19,6 +18,7 @@ from .core import atomic, command, fingerprint, repo_root, spec_hash, UserError
 from .profiles import profile_of
 from .stamps import check_stamps, code_version, read_stamp
 from .sources import what_changed
+from .workers import process_pool
 from .plan import carry_out, describe_outlook, describe_plan, plan_units, ready, setting_of, tables_of
 
 # %% ../nbs/89_reproduce.ipynb #52685fe1
@@ -50,6 +50,11 @@ def environment(**new):
         for k, v in old.items(): os.environ.pop(k) if v is None else os.environ.__setitem__(k, v)
 
 # %% ../nbs/89_reproduce.ipynb #b48cb268
+def figures_of(root, params): # Path
+    "Where the artefacts of a notebook go"
+    data = params.get('data')
+    return root/'figures'/f'own-{hashlib.sha256(data.encode()).hexdigest()[:8]}' if data else root/'figures'
+
 def publish(
     made:Path, # folder with new artefacts
     figures:Path, # folder they replace older ones in
@@ -57,10 +62,10 @@ def publish(
     "Move finished artefacts to `figures`; if one has no proper stamp, none is moved"
     files = sorted(f for f in made.rglob('*') if f.is_file() and not f.name.startswith('.'))
     for f in files: read_stamp(f)
-    for f in files:
-        (target := figures/f.relative_to(made)).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(f, target)
-    return [figures/f.relative_to(made) for f in files]
+    targets = [figures/f.relative_to(made) for f in files]
+    with contextlib.ExitStack() as ready:
+        for f, tmp in [(f, ready.enter_context(atomic(t))) for f, t in zip(files, targets)]: shutil.copyfile(f, tmp)
+    return targets
 
 # %% ../nbs/89_reproduce.ipynb #41da36c0
 def not_run(nb, params, root, error='', why=''): # dict, as of `run_notebook`
@@ -87,7 +92,7 @@ def run_notebook(
         try: execute_copy(nb, result['copy'], params, root, made)
         except Exception as e: result['error'] = last_line(e)              # of the notebook's own code, or of its kernel
         else:
-            try: result['made'] = publish(Path(made), root/'figures')
+            try: result['made'] = publish(Path(made), figures_of(root, params))
             except (UserError, OSError) as e: result['error'] = last_line(e)
     return result | dict(seconds=time.perf_counter()-t0)
 
@@ -95,7 +100,8 @@ def run_notebook(
 def execute_copy(nb, copy, params, root, made):
     "Execute a notebook into its copy; its artefacts go to the folder `made`"
     path = os.pathsep.join(filter(None, [str(root), os.environ.get('PYTHONPATH')]))
-    with environment(HCIL_OUT=made, PYTHONPATH=path):
+    places = {k: Path(v).absolute() for k in ('HCIL_HOME', 'HCIL_RUNS') if (v := os.environ.get(k))}   # the kernel works in another folder
+    with environment(HCIL_OUT=made, PYTHONPATH=path, **places):
         get_papermill().execute_notebook(str(nb), str(copy), params, kernel_name='python3', cwd=str(nb.parent),
             progress_bar=False, extra_arguments=['--IPKernelApp.log_level=40'])   # the kernel reports errors only
 
@@ -167,6 +173,8 @@ class Job:
         **options, # parameters for those that have them: data, seeds, device, refresh
     ):
         profile_of(profile)                                                  # refuses one that does not exist
+        if jobs < 0 or options.get('seeds', 0) < 0: raise UserError(f"--jobs {jobs}, --seeds {options.get('seeds', 0)}: give 1 or more, or leave them out")
+        if options.get('data'): options['data'] = str(Path(options['data']).expanduser().resolve())   # notebooks work in another folder
         self.root, self.nbs, self.jobs = root, paper_notebooks(root, names), jobs or (2 if profile == 'smoke' else 1)
         self.common = dict(profile=profile) | options | (settings or {})
         self.params = {nb.stem: params_for(nb, settings or {}, dict(profile=profile) | options) for nb in self.nbs}
@@ -223,7 +231,7 @@ def execute(self:Job, nbs): # yields notebook, dict
     tasks = [(nb, self.params[nb.stem], self.root) for nb in nbs]
     if self.jobs == 1: yield from ((t[0], run_notebook(*t)) for t in tasks); return
     cores = max(1, os.cpu_count()//self.jobs)
-    with environment(OMP_NUM_THREADS=cores), ProcessPoolExecutor(self.jobs, get_context('spawn')) as pool:
+    with environment(OMP_NUM_THREADS=cores), process_pool(self.jobs) as pool:
         started = {pool.submit(run_notebook, *t): t for t in tasks}
         for done in as_completed(started):
             broken = isinstance(e := done.exception(), BrokenProcessPool)
@@ -266,26 +274,41 @@ def describe_results(
     return '\n'.join(lines)
 
 # %% ../nbs/89_reproduce.ipynb #f6e192fb
+def since_then(root, nbs, r): # text
+    "What has changed since an artefact was made; '' if nothing has"
+    names = what_changed(root, nbs.get(re.split('[_.]', Path(r.artefact).name)[0]), r.commit.split(' ')[0])
+    if names is None: return 'the code of its commit is not known here, so it may be older than the code of today'
+    return f"since then changed: {', '.join(names)}" if names else ''
+
 def describe_check(root): # how many are not in order
     "Print every artefact with its stamp, and what has changed since it was made"
     report, nbs = check_stamps(root/'figures'), {p.stem: p for p in paper_notebooks(root)}
     if report.empty: raise UserError('there are no artefacts in figures/: make them with hcil_reproduce')
-    changed = [what_changed(root, nbs.get(r.artefact.split('_')[0].split('.')[0]), r.commit.split(' ')[0]) for r in report.itertuples()]
-    for r, names in zip(report.itertuples(), changed):
-        since = f"; since then changed: {', '.join(names)}" if names else ''
-        print(f'{r.artefact:28} ' + (f'NOT IN ORDER: {r.problem}' if r.problem else f'{r.profile:6} commit {r.commit}, {r.date}{since}'))
-    bad = int((report.problem != '').sum())
-    print(f'{len(report)-bad} of {len(report)} artefacts carry a complete stamp; {sum(map(bool, changed))} are older than some code that they follow from')
+    changed = ['' if r.problem else since_then(root, nbs, r) for r in report.itertuples()]
+    for r, since in zip(report.itertuples(), changed):
+        told = f'NOT IN ORDER: {r.problem}' if r.problem else f'{r.profile:6} data {r.data}, commit {r.commit}, {r.date}'
+        print(f'{r.artefact:28} {told}' + f'; {since}'*bool(since))
+    bad, unknown = int((report.problem != '').sum()), sum('not known' in since for since in changed)
+    older = sum(map(bool, changed)) - unknown
+    print(f'{len(report)-bad} of {len(report)} artefacts carry a complete stamp; {older} are older than some code that they follow from'
+          + f'; of {unknown} it is not known, since the history of this checkout lacks their commits'*bool(unknown))
     return bad
 
 # %% ../nbs/89_reproduce.ipynb #d0745ef5
-def describe_list(nbs):
+def title_of(nb): # text
+    "The first heading of a notebook"
+    cells = json.loads(nb.read_text(encoding='utf-8'))['cells']
+    return next((l[2:].strip() for c in cells if c['cell_type'] == 'markdown' for l in ''.join(c['source']).splitlines() if l.startswith('# ')), '')
+
+def describe_list(
+    nbs, # paths of notebooks
+    params=None, # name -> what it would be given
+):
     "Every notebook with its title and its parameters"
     for nb in nbs:
-        cells = json.loads(nb.read_text(encoding='utf-8'))['cells']
-        title = next((l[2:].strip() for c in cells if c['cell_type'] == 'markdown' for l in ''.join(c['source']).splitlines() if l.startswith('# ')), '')
-        known = get_papermill().inspect_notebook(str(nb))
-        print(f"{nb.stem:10} {title} ({', '.join(k+'='+v['default'] for k, v in known.items()) or 'no parameters'})")
+        known = {k: v['default'] for k, v in get_papermill().inspect_notebook(str(nb)).items()}
+        given = {k: repr(v) for k, v in (params or {}).get(nb.stem, {}).items() if k in known}
+        print(f"{nb.stem:10} {title_of(nb)} ({', '.join(f'{k}={v}' for k, v in (known | given).items()) or 'no parameters'})")
 
 # %% ../nbs/89_reproduce.ipynb #5e7eaac9
 @command('hcil_reproduce table4 --profile smoke --set columns=DF,F2F', stopped='finished runs and artefacts are kept, start it again to resume')
@@ -307,7 +330,7 @@ def hcil_reproduce(
     root = repo_root()
     if check: sys.exit(1 if describe_check(root) else 0)
     job = Job(root, names, profile, dict(map(parse_setting, set or [])), jobs, data=data, seeds=seeds, device=device, refresh=int(refresh))
-    if list: describe_list(job.nbs)
+    if list: describe_list(job.nbs, job.params)
     if list or prepare or unit: return job.only(prepare, unit or [])
     results = job.run(progress=True)
     print(describe_results(results, root))

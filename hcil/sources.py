@@ -149,10 +149,11 @@ def what_changed(
     root:Path, # a checkout
     nb:Path, # one of its paper notebooks; None if the artefact is not made by one
     commit:str, # that the artefact is stamped with
-)->list: # names; empty if that is not known
+)->list: # names; None if nobody can know, since the commit is not in the history of this checkout
     "Code that a paper notebook follows from, and that is not what it was at a commit"
-    then = checkout_of(root, commit) if nb else None
-    if then is None: return []
+    if nb is None: return []
+    then = checkout_of(root, commit)
+    if then is None: return None
     old_nb = Path(then.name)/nb.relative_to(root)
     if not old_nb.exists(): return [nb.name]
     was, now = code_of(old_nb), code_of(nb)

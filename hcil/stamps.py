@@ -154,18 +154,18 @@ def read_stamp(
 # %% ../nbs/02_stamps.ipynb #b8f78aac
 def _stamp_row(path, folder):
     "One file below `folder`: the main fields of its stamp, or what is wrong"
-    row = dict(artefact=path.relative_to(folder).as_posix(), profile='', commit='', date='', problem='')
+    row = dict(artefact=path.relative_to(folder).as_posix(), profile='', data='', commit='', date='', problem='')
     try: s = read_stamp(path)
     except UserError as e: return row | dict(problem=str(e))
-    return row | dict(profile=s['profile'], commit=s['commit'][:10]+' + changes'*bool(s['dirty']), date=s['date'][:10])
+    return row | dict(profile=s['profile'], data=s['data'], commit=s['commit'][:10]+' + changes'*bool(s['dirty']), date=s['date'][:10])
 
 # %% ../nbs/02_stamps.ipynb #08a4c0ed
 def check_stamps(
     folder:Path, # e.g. figures/
-)->pd.DataFrame: # artefact, profile, commit, date, problem ('' if none)
+)->pd.DataFrame: # artefact, profile, data, commit, date, problem ('' if none)
     "Read the stamp of every file below `folder`"
     files = sorted(p for p in Path(folder).rglob('*') if p.is_file() and not p.name.startswith('.'))
-    return pd.DataFrame([_stamp_row(f, folder) for f in files], columns=['artefact', 'profile', 'commit', 'date', 'problem'])
+    return pd.DataFrame([_stamp_row(f, folder) for f in files], columns=['artefact', 'profile', 'data', 'commit', 'date', 'problem'])
 
 # %% ../nbs/02_stamps.ipynb #54e0c693
 def artefact(
