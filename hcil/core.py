@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.queues import Queue
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, get_args, get_origin, get_type_hints, is_typeddict, Literal, Union
+from typing import Annotated, get_args, get_origin, get_type_hints, is_typeddict, Literal, NotRequired, Union
 from fastcore.script import anno_parser
 
 # %% ../nbs/00_core.ipynb #0daab88f

@@ -8,20 +8,26 @@ __all__ = ['config_from', 'save_model', 'load_model']
 # %% ../nbs/20_networks.ipynb #fe1e9a9c
 import dataclasses, json
 from pathlib import Path
+from typing import NotRequired, TypedDict
 from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
+import torch
 from torch import nn
-from .core import atomic, UserError
-from .model import HCILConfig, load_file
+from .core import atomic, from_json, misfit, ordinary_file, UserError
+from .backbone import fill, load_file
+from .model import HCILConfig, PIXELS
 from .baselines.core import BaselineConfig
 
 # %% ../nbs/20_networks.ipynb #cc229993
 def config_from(
     fields:dict, # JSON values
 ): # HCILConfig or BaselineConfig
-    "A configuration as it was saved"
+    "A configuration as it was saved; a `UserError` if it is none"
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return (BaselineConfig if 'baseline' in fields else HCILConfig)(**fields)
+    kind = BaselineConfig if 'baseline' in fields else HCILConfig
+    unknown = sorted(fields.keys() - {f.name for f in dataclasses.fields(kind)})
+    if unknown: raise UserError(f"{kind.__name__} has no field {', '.join(unknown)}")
+    return kind(**fields)
 
 # %% ../nbs/20_networks.ipynb #82dd0cee
 def save_model(
@@ -35,16 +41,39 @@ def save_model(
     with atomic(path) as tmp: save_file(state, tmp, metadata={k: json.dumps(v) for k, v in notes.items()})
     return Path(path)
 
+# %% ../nbs/20_networks.ipynb #334be5e8
+Trained = TypedDict('Trained', dict(size=NotRequired[PIXELS]))
+Spec = TypedDict('Spec', dict(train=NotRequired[Trained], data=NotRequired[dict]))
+
+class Header(TypedDict):
+    "What other notebooks ask the header for"
+    config:dict
+    weights:NotRequired[str]
+    warning:NotRequired[str]
+    stamp:NotRequired[dict]
+    spec:NotRequired[Spec]
+    results:NotRequired[dict[str, float | None]]
+
 # %% ../nbs/20_networks.ipynb #d35a1166
 def _read_header(path:Path)->dict: # what the header says, decoded
     "The notes in a safetensors file; a `UserError` if it has none of ours"
     try:
-        with safe_open(path, 'pt') as f: about = {k: json.loads(v) for k, v in (f.metadata() or {}).items()}
-    except (SafetensorError, json.JSONDecodeError) as e: raise _foreign(path, e) from None
-    if not isinstance(about.get('config'), dict): raise _foreign(path, 'its header has no configuration')
+        with safe_open(ordinary_file(path), 'pt') as f: about = {k: from_json(v) for k, v in (f.metadata() or {}).items()}
+    except (SafetensorError, ValueError) as e: raise _foreign(path, e) from None
+    if why := misfit(about, Header): raise _foreign(path, f'its header: {why}')
     return about
 
-def _foreign(path, why): return UserError(f'{path}: holds no model of this project ({why}); give weights that hcil_train wrote')
+def _foreign(path, why): return UserError(f'{path}: holds no model of this project ({why}): give weights that hcil_train wrote')
+
+# %% ../nbs/20_networks.ipynb #da2c10ce
+def _check_shapes(
+    path, cfg, # a file, the configuration that it holds
+):
+    "Refuse a configuration whose network is not the one in the file, without making it"
+    with torch.device('meta'): want = {k: tuple(v.shape) for k, v in cfg.build().state_dict().items()}
+    with safe_open(path, 'pt') as f: have = {k: tuple(f.get_slice(k).get_shape()) for k in f.keys()}
+    other = sorted(k for k in want.keys() | have.keys() if want.get(k) != have.get(k))
+    if other: raise UserError(f'its tensors are not those of its configuration: {other[0]} and {len(other)-1} more')
 
 # %% ../nbs/20_networks.ipynb #928b5d18
 def load_model(
@@ -52,12 +81,14 @@ def load_model(
     device='cpu',
 )->tuple: # (the network in evaluation mode, dict of what else is in the header)
     "HCIL or a baseline as it was saved; a `UserError` says what is wrong with a file"
-    if not Path(path).is_file(): raise UserError(f'{path}: there is no such file; give the weights of a finished run')
+    if not Path(path).exists(): raise UserError(f'{path}: there is no such file; give the weights of a finished run')
     about = _read_header(path)
-    try: cfg = config_from(about.pop('config'))
-    except TypeError as e: raise _foreign(path, e) from None   # fields of another version
-    model = cfg.but(pretrained=None).build()                   # nothing is fetched that is overwritten at once
-    try: model.load_state_dict(load_file(path))
-    except RuntimeError as e: raise _foreign(path, e) from None
+    try:
+        cfg = config_from(about.pop('config'))
+        bare = cfg.but(pretrained=None)                        # nothing is fetched that is overwritten at once
+        _check_shapes(path, bare)
+    except (ValueError, TypeError) as e: raise _foreign(path, e) from None     # no configuration, or fields that don't go together
+    model = bare.build()
+    fill(model, load_file(path), path)
     model.cfg, model.weights = cfg, about.pop('weights', '')
     return model.eval().to(device), about

@@ -6,18 +6,19 @@
 __all__ = ['hcil_pretrain']
 
 # %% ../nbs/64_pretrain.ipynb #e37d5207
-import json, multiprocessing, os, time
+import json, multiprocessing, time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from safetensors import safe_open
+from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
 import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
 from tqdm import tqdm
-from .core import atomic, command, UserError
+from .core import atomic, command, cores, ends_in_order, fitting, from_json, ordinary_file, UserError
 from .stamps import stamp
-from .model import RGB, ScaledResNet, twins_weights
+from .backbone import ScaledResNet, twins_weights
+from .model import RGB
 from .forgeries import cut_out, render_recording, to_video
 
 # %% ../nbs/64_pretrain.ipynb #5cf9364b
@@ -57,7 +58,7 @@ def album(
     show = lambda it: tqdm(it, total=len(args), desc='drawing people', disable=not progress, ncols=80)
     if workers < 2: pages = [snapshots(a) for a in show(args)]
     else:
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context('spawn')) as pool:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), ends_in_order) as pool:
             pages = list(show(pool.map(snapshots, args, chunksize=8)))
     return torch.cat([x for x, _ in pages]), torch.cat([y for _, y in pages])
 
@@ -120,15 +121,20 @@ def save_weights(
     return Path(path)
 
 # %% ../nbs/64_pretrain.ipynb #0870c784
+REMEDY = 'make the file again with hcil_pretrain'
+
 def read_history(path:Path)->dict:
     "The header of a file of weights"
-    with safe_open(path, 'pt') as f: return {k: json.loads(v) for k, v in (f.metadata() or {}).items()}
+    try:
+        with safe_open(ordinary_file(path), 'pt') as f: about = {k: from_json(v) for k, v in (f.metadata() or {}).items()}
+    except (SafetensorError, ValueError) as e: raise UserError(f'{path}: cannot be read ({e}): {REMEDY}') from None
+    return fitting(about, dict[str, dict | float | str], path, REMEDY)
 
 # %% ../nbs/64_pretrain.ipynb #fc0b74ff
-def validate_pretrain(people, steps, width, size, backbone):
+def validate_pretrain(people, pictures, steps, width, size, backbone):
     "Refuse, in a sentence, what can't be made"
-    for name, value, least in (('people', people, 10), ('steps', steps, 10), ('size', size, 32)):
-        if value < least: raise UserError(f'--{name} is {value}: give at least {least}')
+    for name, value, least, most in (('people', people, 10, 10**6), ('pictures', pictures, 2, 1000), ('steps', steps, 10, 10**7), ('size', size, 32, 512)):
+        if not least <= value <= most: raise UserError(f'--{name} is {value}: give a number from {least} to {most}')
     if not 0 < width <= 1: raise UserError(f'--width is {width}: give a share of the channels, above 0 and at most 1')
     if backbone not in ('resnet18','resnet34','resnet50'):
         raise UserError(f'unknown --backbone {backbone}: choose resnet18, resnet34 or resnet50')
@@ -147,9 +153,9 @@ def hcil_pretrain(
 ):
     "Train the small backbone that stands in for ImageNet's"
     started = time.perf_counter()
-    validate_pretrain(people, steps, width, size, backbone)
-    torch.set_num_threads(os.cpu_count())
-    X, Y = album(range(people), pictures, size, os.cpu_count(), progress=True)
+    validate_pretrain(people, pictures, steps, width, size, backbone)
+    torch.set_num_threads(cores())
+    X, Y = album(range(people), pictures, size, cores(), progress=True)
     Y, cut = (Y-Y.mean(0))/Y.std(0), people*9//10*pictures
     reader = pretrain(X[:cut], Y[:cut], backbone, width, steps, seed=seed, progress=True)
     r2 = dict(zip(ATTRIBUTES, [round(v, 3) for v in explained(reader, X[cut:], Y[cut:]).tolist()]))
