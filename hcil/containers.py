@@ -43,30 +43,30 @@ def decoding_error(path, e, what='is damaged'): # VideoError to be raised
     return video_error(path, f'{what} ({cause_of(e)})')
 
 # %% ../nbs/31_containers.ipynb #89bb2c3c
-def _validate_frame(path, frame, first):
-    "One sentence for what H.264 with half-resolution colour cannot hold"
+def _validate_frame(path, frame, first, pix_fmt):
+    "One sentence for what H.264 cannot hold, with half-resolution colour or without"
     if frame is None: raise video_error(path, 'no frames to write', 'give at least one')
     if getattr(frame, 'dtype', None) != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise video_error(path, 'a frame is not a uint8 array [H,W,3]', 'convert it first')
     if frame.shape != first.shape:
         raise video_error(path, f'frames of two sizes, {first.shape[:2]} and {frame.shape[:2]}', 'make them equal')
-    if frame.shape[0] % 2 or frame.shape[1] % 2:
+    if pix_fmt == 'yuv420p' and (frame.shape[0] % 2 or frame.shape[1] % 2):
         size = f'{frame.shape[1]}x{frame.shape[0]}'
         raise video_error(path, f'{size} is an odd size, which yuv420p cannot hold', 'cut or pad it to even numbers')
 
 # %% ../nbs/31_containers.ipynb #57fcbc5c
-def _encode(tmp, path, frames, fps, options):
+def _encode(tmp, path, frames, fps, pix_fmt, options):
     "The work of `write_video`"
     first = next(frames, None)
-    _validate_frame(path, first, first)
+    _validate_frame(path, first, first, pix_fmt)
     names = {k.replace('_', '-'): str(v) for k, v in options.items()}
     names['x264-params'] = ':'.join(filter(None, ['cpu-independent=1', names.get('x264-params')]))
     with av.open(str(tmp), 'w', format='mp4', options=dict(fflags='+bitexact')) as container:
         stream = container.add_stream('libx264', rate=Fraction(fps).limit_denominator(1001), options=names)
         stream.height, stream.width = first.shape[:2]
-        stream.pix_fmt, stream.codec_context.thread_count = 'yuv420p', 1
+        stream.pix_fmt, stream.codec_context.thread_count = pix_fmt, 1
         for frame in itertools.chain([first], frames):
-            _validate_frame(path, frame, first)
+            _validate_frame(path, frame, first, pix_fmt)
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), 'rgb24')
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
@@ -77,12 +77,13 @@ def write_video(
     frames, # uint8 `[N,H,W,3]`, or anything that yields uint8 `[H,W,3]`
     fps:float=25, # frames per second
     crf:float=23, # quality: 0 loses nothing, 23 is x264's own choice and FF++'s c23, 40 its c40
+    pix_fmt:str='yuv420p', # colour at half the resolution, or 'yuv444p': at full resolution
     **options, # of libx264: preset, g, x264-params ... (a dash in a name is written as _)
 )->Path:
     "Frames as H.264 in an mp4: the same bytes for the same frames, complete or not there"
     path = Path(path)
     with atomic(path) as tmp:
-        try: _encode(tmp, path, iter(frames), fps, dict(crf=crf) | options)
+        try: _encode(tmp, path, iter(frames), fps, pix_fmt, dict(crf=crf) | options)
         except av.FFmpegError as e:
             raise video_error(path, f'libx264 refuses ({cause_of(e)})', f'check the options {options}') from None
     return path

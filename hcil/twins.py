@@ -6,9 +6,9 @@
 __all__ = ['RECIPE', 'Fake', 'Job', 'ff_job', 'Shard', 'make_videos', 'recipe', 'make_twin', 'hcil_twins']
 
 # %% ../nbs/54_twins.ipynb #82172b52
-import hashlib, io, json, multiprocessing, os, shutil, tarfile, time
+import hashlib, io, json, os, shutil, tarfile, time
 from collections import Counter
-from concurrent.futures import as_completed, ProcessPoolExecutor
+from concurrent.futures import as_completed
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from tqdm import tqdm
 from .core import atomic, command, home_folder, pick_device, read_json, UserError
 from .profiles import profile_of, Size
 from .sources import code_hash
+from .workers import process_pool
 from .containers import write_video
 from .datasets import FOLDERS
 from .truth import truth_path, write_truth
@@ -46,6 +47,7 @@ class Job(NamedTuple):
     video:str
     files:tuple      # where the real one goes; empty: nowhere
     fakes:tuple=()
+    pix_fmt:str='yuv420p'   # of its files
 
 # %% ../nbs/54_twins.ipynb #0fc84385
 def length(
@@ -72,7 +74,7 @@ def ff_job(
     fakes = tuple(Fake(m, name(b), name(b), f'{m}/{a}_{b}', ff_files(f'manipulated_sequences/{m}', f'{a}_{b}'))
                   for m in METHODS)
     real = ff_files('original_sequences/youtube', a)
-    return Job(name(a), name(a), length(size, name(a)), 25., f'original/{a}', real, fakes)
+    return Job(name(a), name(a), length(size, name(a)), 25., f'original/{a}', real, fakes, 'yuv444p')
 
 # %% ../nbs/54_twins.ipynb #530d33ec
 def ff_jobs(
@@ -191,9 +193,9 @@ def wild_jobs(
 JOBS = {'ff++': ff_jobs, 'celeb-df': celeb_jobs, 'dfdc-p': dfdc_jobs, 'wild': wild_jobs}
 
 # %% ../nbs/54_twins.ipynb #0b26079c
-def write_all(root, video, files, fps):
+def write_all(root, video, files, job):
     "A video at each compression"
-    for path, crf in files: write_video(root/path, video.cpu().numpy(), fps=fps, crf=crf)
+    for path, crf in files: write_video(root/path, video.cpu().numpy(), fps=job.fps, crf=crf, pix_fmt=job.pix_fmt)
 
 def is_done(root, entry):
     "Are all files of a recording or a fake there?"
@@ -214,11 +216,11 @@ def make_videos(
     "Write a recording and its forgeries"
     if all(is_done(root, x) for x in (job, *job.fakes)): return
     recording = render_recording(job.person, job.take, job.n, job.fps, size.height, size.width, device)
-    write_all(root, to_video(recording, job.take, job.fps), job.files, job.fps)
+    write_all(root, to_video(recording, job.take, job.fps), job.files, job)
     write_truth(root, job.video, recording)
     for fake in job.fakes:
         video, pl, mask = fake_video(fake, job, recording, fake.video+fake.person, device)
-        write_all(root, video, fake.files, job.fps)
+        write_all(root, video, fake.files, job)
         write_truth(root, fake.video, recording, fake.method, fake.person, pl, mask)
 
 # %% ../nbs/54_twins.ipynb #78d7a770
@@ -324,7 +326,7 @@ def run_jobs(tasks, workers, title, progress):
     if workers < 2:
         for t in tasks: work(t); bar.update()
         return bar.close()
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context('spawn')) as pool:
+    with process_pool(workers) as pool:
         waiting = [pool.submit(work, t) for t in tasks]
         try:
             for done in as_completed(waiting): done.result(); bar.update()
