@@ -16,7 +16,7 @@ from safetensors.torch import load_file as load_safetensors
 from torch import nn
 import torchvision
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-from .core import fingerprint, ordinary_file, UserError
+from .core import fingerprint, ordinary_file, UserError, validate_reading
 
 # %% ../nbs/15_backbone.ipynb #f5933bcb
 LAYERS = {'resnet18': (BasicBlock, (2,2,2,2)),
@@ -26,6 +26,7 @@ LAYERS = {'resnet18': (BasicBlock, (2,2,2,2)),
 class ScaledResNet(ResNet):
     "torchvision's ResNet with every number of channels times `width`, without its last layer"
     def __init__(self, backbone, width=1.):
+        validate_reading('backbone', backbone, LAYERS)
         self.scale = lambda planes: max(1, round(planes*width))
         super().__init__(*LAYERS[backbone])
         self.out_channels = self.inplanes                   # what the last stage gives: C'

@@ -21,8 +21,8 @@ from torch import nn, Tensor
 from torch.testing import assert_close
 from ..core import misfit, UserError, validate_reading
 from ..losses import LossTerms
-from ..backbone import load_pretrained, ScaledResNet
-from ..model import CHOICES, cost, FEW, HCILOutput, RGB, SCALE
+from ..backbone import IMAGENET, load_pretrained, ScaledResNet
+from ..model import cost, FEW, HCILOutput, RGB, SCALE
 
 # %% ../../nbs/baselines/core.ipynb #dfd0713a
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class BaselineConfig:
 
     def __post_init__(self):
         if why := misfit(vars(self), Fields): raise UserError(f'configuration of a baseline: {why}')
-        validate_reading('backbone', self.backbone, CHOICES['backbone'][0])
+        validate_reading('backbone', self.backbone, IMAGENET)
 
     def but(self, **changes): return dataclasses.replace(self, **changes)
     def build(self): return build(self)
