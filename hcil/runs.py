@@ -9,9 +9,10 @@ __all__ = ['AGAIN', 'canonical', 'run_key', 'RunStore', 'Run', 'is_record', 'fil
 # %% ../nbs/60_runs.ipynb #182d93bc
 import contextlib, hashlib, math, os, re, shutil, time
 from pathlib import Path
+from typing import Annotated, NotRequired, TypedDict
 from fastcore.basics import patch
 from filelock import FileLock, lock_descriptor, Timeout
-from .core import read_json, runs_folder, spec_hash, UserError, write_json
+from .core import misfit, read_json, runs_folder, spec_hash, UserError, write_json
 from .stamps import stamp
 from .sources import code_hash, hcil_folder, module_file, sources
 
@@ -93,6 +94,7 @@ class Run:
         self.store, self.spec = store, canonical(spec)
         self.key = run_key(self.spec)
         self.folder = Path(folder or store.folder/self.key)
+        self.about = {}                                          # the work may add to it, see `finish`
 
     def path(self, name:str)->Path: return self.folder/name
     def aside(self, end:str)->Path: return self.store.folder/f'.{self.key}.{end}'       # a folder beside it
@@ -116,18 +118,28 @@ def _field(path, name, default):
     found = (read_json(path) or {}).get(name)
     return found if isinstance(found, type(default)) else default
 
+# %% ../nbs/60_runs.ipynb #141283d8
+Stamped = TypedDict('Stamped', dict(date=str, wall_s=NotRequired[float]))
+
+class Done(TypedDict):
+    "What done.json holds"
+    key:str
+    spec:dict
+    sources:dict[str, str]
+    outputs:dict[str, tuple[Annotated[int, 0, None], str]]
+    left_out:list[str]
+    stamp:Stamped
+    results:NotRequired[dict[str, float | None]]
+
 # %% ../nbs/60_runs.ipynb #70e6404b
 def is_record(
     done, # what done.json holds
     key:str, # of the run it should be about
 )->bool:
     "Is it the complete record of this run?"
-    try:
-        texts = [done['stamp']['date'], *done['sources'].values(), *done['left_out']]
-        typed = all(type(size) is int and type(sha) is str for size, sha in done['outputs'].values())
-        typed = typed and all(type(t) is str for t in texts) and isinstance(done.get('results', {}), dict)
-        return typed and run_key(done['spec']) == done['key'] == key
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError): return False
+    if misfit(done, Done) or any(Path(n).name != n or n in ('', '..') for n in done['outputs']): return False  # files of its folder
+    try: return run_key(done['spec']) == done['key'] == key
+    except UserError: return False
 
 # %% ../nbs/60_runs.ipynb #dad2ec4d
 def files_of(folder)->dict: # name -> bytes
@@ -183,7 +195,7 @@ def locked(
     lock = FileLock(path, timeout=-1 if wait else .5, poll_interval=.01, fallback_to_soft=False)
     try: lock.acquire()
     except Timeout:
-        raise UserError(f'run {key}: process {path.read_text() or "?"} is working on it: wait for it, or stop it') from None
+        raise UserError(f'run {key}: process {path.read_text()[:20] or "?"} is working on it: wait for it, or stop it') from None
     try:
         path.write_text(str(os.getpid()))
         yield
@@ -201,15 +213,30 @@ def is_locked(
     except FileNotFoundError: return False
 
 # %% ../nbs/60_runs.ipynb #0c78491c
+def there(path)->bool: return os.path.lexists(path)              # a link that leads nowhere is there
+
+def writable(remove, path, why):
+    "When a deletion fails: allow it, and try again"
+    if issubclass(why[0], FileNotFoundError): return
+    with contextlib.suppress(OSError): os.chmod(os.path.dirname(path), 0o700)
+    if os.path.isdir(path): os.chmod(path, 0o700); shutil.rmtree(path)
+    else: remove(path)
+
+def delete(path):
+    "Whatever it is: a folder, a file or a link"
+    if path.is_dir() and not path.is_symlink(): shutil.rmtree(path, onerror=writable)
+    else: path.unlink(missing_ok=True)
+
+# %% ../nbs/60_runs.ipynb #b0cd96e8
 def clean(
     run:Run,
     folder:Path, # of the run, or beside it
 ):
     "Delete a folder, which is gone at once or not at all"
     gone = run.aside('gone')
-    shutil.rmtree(gone, ignore_errors=True)
-    if folder.exists(): os.rename(folder, gone)
-    shutil.rmtree(gone, ignore_errors=True)
+    delete(gone)
+    if there(folder): os.rename(folder, gone)
+    delete(gone)
 
 # %% ../nbs/60_runs.ipynb #e55b23f3
 def first_stamp(run, device): # dict
@@ -219,9 +246,11 @@ def first_stamp(run, device): # dict
     return stamp(s.get('profile', 'none'), source, s.get('seed', 0), s, device)
 
 # %% ../nbs/60_runs.ipynb #ef5be744
+Begun = TypedDict('Begun', dict(sources=dict[str, str], begun=NotRequired[float], spent=NotRequired[float]))
+
 def time_spent(run, old)->float: # seconds
     "What earlier attempts took, up to the last file that they wrote"
-    last = max((p.stat().st_mtime for p in run.folder.iterdir()), default=0)
+    last = max((p.lstat().st_mtime for p in run.folder.iterdir()), default=0)
     return old.get('spent', 0) + max(0, last-old.get('begun', last))
 
 # %% ../nbs/60_runs.ipynb #95de67a0
@@ -229,8 +258,8 @@ def identity(run): return dict(key=run.key, spec=run.spec, sources=run.store.cod
 
 def begin(run, device)->tuple: # the stamp, and seconds spent already
     "Make the folder, or go on with what is in it if the code is the same"
-    about, old, spent = first_stamp(run, device), read_json(run.path('spec.json')) or {}, 0.
-    same = old.get('sources') == run.store.code_of(run.spec) and not run.path('done.json').exists()
+    about, old, spent = first_stamp(run, device), read_json(run.path('spec.json'), Begun) or {}, 0.
+    same = old.get('sources') == run.store.code_of(run.spec) and not there(run.path('done.json'))
     if same: spent = time_spent(run, old)
     else: clean(run, run.folder)
     run.path('failed.json').unlink(missing_ok=True)
@@ -274,7 +303,7 @@ def finish(run, about, seconds):
     "List what was made; from now on the run is finished"
     made = {n: (size, sha(run.path(n))) for n, size in sorted(files_of(run.folder).items())
             if n not in SCRATCH+OURS and not n.startswith('.')}
-    about |= dict(date=time.strftime('%Y-%m-%dT%H:%M:%S+00:00', time.gmtime()), wall_s=round(seconds, 1))
+    about |= canonical(run.about) | dict(date=time.strftime('%Y-%m-%dT%H:%M:%S+00:00', time.gmtime()), wall_s=round(seconds, 1))
     made = dict(outputs=made, left_out=[], results=numbers(run.results()), stamp=about)
     write_json(run.path('done.json'), identity(run) | made, sync=True)
     tidy(run)
@@ -283,23 +312,24 @@ def finish(run, about, seconds):
 def swap(run, new):
     "The new folder takes the place of the old one"
     clean(run, run.aside('old'))
-    os.rename(run.folder, run.aside('old'))
+    if there(run.folder): os.rename(run.folder, run.aside('old'))
     os.rename(new.folder, run.folder)                            # killed before this: see `recover`
     clean(run, run.aside('old'))
 
 # %% ../nbs/60_runs.ipynb #7d6d08f3
 def recover(run:Run):
-    "Complete a swap that was cut short; we hold the lock"
-    if run.aside('old').exists() and not run.folder.exists(): os.rename(run.aside('old'), run.folder)
+    "Complete a swap that was cut short, and remove what is left of other attempts; we hold the lock"
+    if run.folder.is_symlink() and not run.folder.exists(): run.folder.unlink()       # a link that leads nowhere
+    if run.aside('old').is_dir() and not there(run.folder): os.rename(run.aside('old'), run.folder)
     new = Run(run.store, run.spec, run.aside('new'))             # finished, and only not put in its place?
-    if run.folder.exists() and state(new, ours=True)[0] == 'finished': swap(run, new)
-    clean(run, run.aside('old'))
+    if state(new, ours=True)[0] == 'finished': swap(run, new)
+    for end in ('old', 'import'): clean(run, run.aside(end))
     if run.path('done.json').exists(): tidy(run)
 
 # %% ../nbs/60_runs.ipynb #a1434ddb
 def rescue(run):
     "If there is no folder but an old one, put it back, unless its owner is about to"
-    if run.folder.exists() or not run.aside('old').exists(): return
+    if there(run.folder) or not run.aside('old').is_dir(): return
     with contextlib.suppress(UserError, OSError), locked(run.store, run.key): recover(run)
 
 # %% ../nbs/60_runs.ipynb #bbe93b69
