@@ -13,7 +13,7 @@ from typing import Annotated, NotRequired, TypedDict
 from fastcore.basics import patch
 from filelock import FileLock, lock_descriptor, Timeout
 from .core import misfit, read_json, runs_folder, spec_hash, UserError, write_json
-from .stamps import stamp
+from .stamps import FIELDS, stamp
 from .sources import code_hash, hcil_folder, module_file, sources
 
 # %% ../nbs/60_runs.ipynb #d682075b
@@ -119,14 +119,14 @@ def _field(path, name, default):
     return found if isinstance(found, type(default)) else default
 
 # %% ../nbs/60_runs.ipynb #141283d8
-Stamped = TypedDict('Stamped', dict(date=str, wall_s=NotRequired[float]))
+Stamped = TypedDict('Stamped', {k: NotRequired[v] for k, v in FIELDS.items()} | dict(date=str))
 
 class Done(TypedDict):
     "What done.json holds"
     key:str
     spec:dict
     sources:dict[str, str]
-    outputs:dict[str, tuple[Annotated[int, 0, None], str]]
+    outputs:dict[str, tuple[Annotated[int, 0, None], Annotated[str, '[0-9a-f]{16}']]]
     left_out:list[str]
     stamp:Stamped
     results:NotRequired[dict[str, float | None]]

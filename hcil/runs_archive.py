@@ -6,12 +6,12 @@
 __all__ = ['flat', 'export_runs', 'import_runs', 'hcil_runs']
 
 # %% ../nbs/61_runs_archive.ipynb #3c522b7e
-import contextlib, hashlib, json, lzma, os, re, stat, struct, sys, zipfile, zlib
+import contextlib, hashlib, json, os, re, stat, struct, sys, zipfile, zlib
 from pathlib import Path
 from fastcore.basics import patch
 from fastcore.script import Param
 import pandas as pd
-from .core import atomic, command, UserError
+from .core import atomic, command, from_json, ordinary_file, UserError
 from .runs import AGAIN, changed_files, clean, is_record, locked, numbers, recover, RunStore, state
 
 # %% ../nbs/61_runs_archive.ipynb #94765999
@@ -84,18 +84,20 @@ def export_runs(
     lacking = sorted(set(keys or []) - {r.key for r in runs})
     if lacking: raise UserError(f"{store.folder}: {', '.join(lacking)} is no finished run")
     if not runs: raise UserError(f'{store.folder}: holds no finished run to export')
-    with atomic(file) as tmp, zipfile.ZipFile(tmp, 'w', zipfile.ZIP_DEFLATED) as z:
+    with atomic(file) as tmp, zipfile.ZipFile(tmp, 'w', zipfile.ZIP_DEFLATED, strict_timestamps=False) as z:
         for r in runs: pack(z, r)
     return len(runs)
 
 # %% ../nbs/61_runs_archive.ipynb #069fde74
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
 def run_of(
     i, # zipfile.ZipInfo
 )->str: # key of the run it belongs to; None if it is no file of a run
     "Which run does an entry of a package belong to?"
     m = re.fullmatch(r'([0-9a-f]{12})/\w[\w.+-]*', i.filename, re.ASCII)
-    link = stat.S_ISLNK(i.external_attr >> 16)
-    return m[1] if m and not link and i.file_size <= LIMIT else None
+    ordinary = stat.S_IFMT(i.external_attr >> 16) in (0, stat.S_IFREG) and i.compress_type in PACKED
+    return m[1] if m and ordinary and i.file_size <= LIMIT else None
 
 # %% ../nbs/61_runs_archive.ipynb #4d7187a7
 def entries_of(z, file)->dict: # key -> {name: ZipInfo}
@@ -104,42 +106,85 @@ def entries_of(z, file)->dict: # key -> {name: ZipInfo}
     for i in z.infolist():
         key, name = run_of(i), i.filename.rpartition('/')[2]
         twice = name in found.get(key, {})
-        if not key or twice: raise UserError(f'{file}: holds {i.filename!r}, no file of a run: {EXPORT}')
+        if not key or twice: raise UserError(f'{file}: holds {i.filename[:100]!r}, no file of a run: {EXPORT}')
         found.setdefault(key, {})[name] = i
     return found
 
+# %% ../nbs/61_runs_archive.ipynb #42478d94
+ALL, TIMES_ITS_SIZE = 8*LIMIT, 100                               # of one run, bytes; of a package
+
+def check_sizes(entries, file):
+    "Refuse, before it is unpacked, what would unpack to more than any runs of ours"
+    size = lambda e: sum(i.file_size for i in e.values())
+    large = [key for key, e in entries.items() if size(e) > ALL]
+    if large: raise UserError(f'{file}: run {large[0]} would unpack to more than {ALL >> 20} MB: {EXPORT}')
+    whole, packed = sum(map(size, entries.values())), os.stat(file).st_size
+    if whole > 10**6 + TIMES_ITS_SIZE*packed: raise UserError(f'{file}: would unpack to {whole >> 20} MB, more than {TIMES_ITS_SIZE} times its size: {EXPORT}')
+
 # %% ../nbs/61_runs_archive.ipynb #8cee6005
-DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError, LookupError, OverflowError)
+DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, LookupError, OverflowError)
 
 @contextlib.contextmanager
 def reading(file):
     "While a zip is read: what a damaged one raises becomes one sentence"
     try: yield
+    except UserError: raise
     except DAMAGED as e: raise UserError(f'{file}: is no package of runs, or is damaged ({e}): {EXPORT}') from None
 
+# %% ../nbs/61_runs_archive.ipynb #5490ef4f
+def digest(
+    z, i, # zipfile.ZipFile, and one of its entries
+    to=None, # a file to write it to
+)->list: # bytes, 16 hex digits
+    "Size and hash of an entry, as a record has them"
+    h, size = hashlib.sha256(), 0
+    with reading(z.filename), z.open(i) as f:
+        while piece := f.read(1 << 20):
+            h.update(piece)
+            size += len(piece)
+            if to: to.write(piece)
+    return [size, h.hexdigest()[:16]]
+
 # %% ../nbs/61_runs_archive.ipynb #3ee80182
-def unpacked(z, key, entries)->dict: # name -> bytes; None if it is not as it was exported
-    "The files of one run, if it is complete, unchanged, and the run that it says it is"
-    with reading(z.filename): files = {n: z.read(i) for n, i in entries.items()}
-    try: done = json.loads(files['done.json'])
-    except (KeyError, ValueError, RecursionError): return None
-    if not is_record(done, key): return None
-    came = {n: [len(data), hashlib.sha256(data).hexdigest()[:16]] for n, data in files.items() if n != 'done.json'}
+def json_in(z, i): # None if it is none
+    "What a JSON file in a package holds"
+    with reading(z.filename): text = z.read(i)
+    try: return from_json(text.decode('utf-8'))
+    except ValueError: return None
+
+def same_numbers(z, entries, done)->bool:
+    "Are the numbers that a record repeats those of the results?"
+    told = json_in(z, entries['results.json']) if 'results.json' in entries else {}
+    return isinstance(told, dict) and done.get('results', numbers(told)) == numbers(told)
+
+# %% ../nbs/61_runs_archive.ipynb #cb78c20c
+def record_in(z, key, entries)->dict: # what its done.json holds; None if the run is not as it was exported
+    "The record of one run in a package, if the run is complete, unchanged, and what it says it is"
+    done = json_in(z, entries['done.json']) if 'done.json' in entries else None
+    if not is_record(done, key) or not same_numbers(z, entries, done): return None
+    came = {n: digest(z, i) for n, i in entries.items() if n != 'done.json'}
     want = {n: v for n, v in done['outputs'].items() if n not in done['left_out']}
     home = {n: v for n, v in done['outputs'].items() if n in done['left_out']}
-    return files if came == want and all(stays(n, size) for n, (size, _) in home.items()) else None
+    return done if came == want and all(stays(n, size) for n, (size, _) in home.items()) else None
 
 # %% ../nbs/61_runs_archive.ipynb #0513e529
-def take_in(store, files)->bool: # was it needed?
+def write_run(new, z, entries, done):
+    "Unpack a run into a folder"
+    new.mkdir(parents=True)
+    for n, i in entries.items():
+        with open(new/n, 'wb') as f: came = digest(z, i, f)
+        if n != 'done.json' and came != done['outputs'][n]: raise UserError(f'{z.filename}: changed while it was read: {EXPORT}')
+
+def take_in(store, z, key, entries, done)->bool: # was it needed?
     "Write one run, unless there is a finished one"
-    run = store.open(json.loads(files['done.json'])['spec'])
-    with locked(store, run.key):
+    run = store.open(done['spec'])
+    with locked(store, key):
         recover(run)
         if state(run, ours=True)[0] in ('finished', 'stale'): return False
         new = run.aside('import')
         clean(run, new)
-        new.mkdir(parents=True)
-        for n, data in files.items(): (new/n).write_bytes(data)
+        try: write_run(new, z, entries, done)
+        except BaseException: clean(run, new); raise
         clean(run, run.folder)
         os.rename(new, run.folder)
         return True
@@ -150,14 +195,15 @@ def import_runs(
     file:Path, # made by `export_runs`
 )->tuple: # how many came, how many were there already
     "Unpack runs; nothing is written unless the whole package is in order"
-    came = 0
     try:
-        with reading(file): z = zipfile.ZipFile(file)
+        with reading(file): z = zipfile.ZipFile(ordinary_file(file))
         with z:
             entries = entries_of(z, file)
-            bad = [key for key, e in entries.items() if unpacked(z, key, e) is None]
+            check_sizes(entries, file)
+            found = {key: record_in(z, key, e) for key, e in entries.items()}
+            bad = [key for key, done in found.items() if done is None]
             if bad: raise UserError(f"{file}: run {', '.join(bad)} is not as it was exported: {EXPORT}")
-            for key, e in entries.items(): came += take_in(store, unpacked(z, key, e))
+            came = sum(take_in(store, z, key, entries[key], done) for key, done in found.items())
     except OSError as e: raise UserError(f'{e.filename or file}: {e.strerror or e}') from None
     return came, len(entries)-came
 
