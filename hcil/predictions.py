@@ -6,10 +6,11 @@
 __all__ = ['MISSING', 'write_predictions', 'read_predictions', 'answered', 'with_missing']
 
 # %% ../nbs/70_predictions.ipynb #cd6e393d
+import io
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from .core import atomic, listed, UserError, validate_reading
+from .core import atomic, listed, read_text, UserError, validate_reading
 from .stamps import KEY, to_json
 
 # %% ../nbs/70_predictions.ipynb #6b6e3f84
@@ -58,14 +59,21 @@ def write_predictions(
     return Path(path)
 
 # %% ../nbs/70_predictions.ipynb #e1bbb04e
-TEXT = ('video_id', 'method')                                         # all other columns are numbers
+TEXT, MOST = ('video_id', 'method'), 1 << 30                          # all other columns are numbers; bytes of a table
+
+def without_comments(text): # the table alone
+    "Leave out comments and empty lines at the beginning"
+    while text.startswith('#') or text[:1].isspace(): text = text.partition('\n')[2] if text[0] == '#' else text.lstrip()
+    return text
 
 def read_columns(path): # a data frame, as it stands in the file
     "A CSV with or without a stamp; names stay text, even one that is NA or 007"
-    with open(path, encoding='utf-8') as f: skip = int(f.readline().startswith('#'))
-    names = pd.read_csv(path, skiprows=skip, nrows=0).columns
+    text = without_comments(read_text(path, MOST))
+    names = pd.read_csv(io.StringIO(text), nrows=0).columns
     empty = {c: ['', 'nan', 'NaN'] for c in names if c not in TEXT}
-    return pd.read_csv(path, skiprows=skip, dtype=dict.fromkeys(TEXT, str), na_values=empty, keep_default_na=False)
+    df = pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(TEXT, str), na_values=empty, keep_default_na=False)
+    if not isinstance(df.index, pd.RangeIndex): raise ValueError('its lines have more fields than its first')     # pandas takes them for names
+    return df
 
 # %% ../nbs/70_predictions.ipynb #410b25f1
 def to_number(df, column, what, name): # the column
@@ -81,7 +89,8 @@ def read_predictions(
     "A table of predictions; a `UserError` says what is wrong with it"
     name = Path(path).name
     try: df = read_columns(path)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as e:
+    except UserError: raise
+    except (OSError, ValueError) as e:                                # pandas' own errors are ValueErrors
         why = getattr(e, 'strerror', None) or str(e).strip()
         raise UserError(f'{path}: cannot be read ({why}); its first line must name {", ".join(NEEDED)}') from None
     validate_columns(df, name)
