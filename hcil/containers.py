@@ -90,6 +90,7 @@ def write_video(
 
 # %% ../nbs/31_containers.ipynb #113be135
 BOXES = (b'ftyp', b'moov', b'mdat', b'moof', b'mfra', b'sidx')
+MAX_BOXES = 100_000     # a file of nothing but boxes shall not keep us long
 
 def _matroska_end(head):
     "The end of the segment, the element that holds all others"
@@ -110,7 +111,7 @@ def _boxes(f):
         if kind not in BOXES and (kind not in (b'free', b'skip', b'wide', b'uuid') or not end): return kinds, end
         if size == 1: size = int.from_bytes(box[8:], 'big')
         kinds.append(kind)
-        if size < 8: return kinds, end                          # 0: up to the end of the file
+        if size < 8 or len(kinds) > MAX_BOXES: return kinds, end    # 0: up to the end of the file
         end += size
 
 # %% ../nbs/31_containers.ipynb #794e2654

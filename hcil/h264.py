@@ -17,10 +17,11 @@ def _nals(
 ): # yields the units as bytes
     "Cut a packet into its NAL units"
     if not prefix: yield from (unit for unit in data.split(b'\0\0\1') if unit)
-    while prefix and len(data) > prefix:
-        size = int.from_bytes(data[:prefix], 'big')
-        yield data[prefix:prefix+size]
-        data = data[prefix+size:]
+    at = 0
+    while prefix and len(data) - at > prefix:
+        size = int.from_bytes(data[at:at+prefix], 'big')
+        yield data[at+prefix:at+prefix+size]
+        at += prefix + size
 
 # %% ../nbs/32_h264.ipynb #362369ec
 def nal_prefix(
