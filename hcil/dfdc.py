@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from pathlib import Path, PurePosixPath
 from .layouts import (
-    carve_val, describe_shared, Layout, LayoutError, Loaded, method_and_last, read_strict_json, row, some)
+    carve_val, describe_shared, Layout, LayoutError, Loaded, method_and_last, read_strict_json, row, some, videos_below)
 
 # %% ../nbs/43_dfdc.ipynb #4fe05191
 def _dfdc_entry(
@@ -67,7 +67,7 @@ def dfdc_manifest(
     entries = read_strict_json(root/'dataset.json')
     if not isinstance(entries, dict) or not entries:
         raise LayoutError(f'{root}/dataset.json: not an object keyed by path; restore the official file')
-    present = {p.relative_to(root).as_posix() for p in root.rglob('*.mp4') if p.is_file()}
+    present = videos_below(root)
     rows = [_dfdc_row(k, v, present) for k, v in entries.items()]
     rows = [r for r in rows if r['path'] in present]
     odd = _dfdc_odd(entries, present, rows)
@@ -87,4 +87,5 @@ def _count_dfdc(root, df, level):
 # %% ../nbs/43_dfdc.ipynb #2f7685bf
 DFDC = Layout('dfdc-p', 'DFDC-Preview', 'dfdc_preview_set', ('dataset.json', 'original_videos'), dfdc_manifest,
               counts=DFDC_COUNTS, count=_count_dfdc, totals=DFDC_TOTALS, paper_n=777, truth_name=method_and_last,
-              lookalikes={'metadata.json': 'the full DFDC, another data set than its Preview'})
+              lookalikes=dict.fromkeys(('metadata.json', 'dfdc_train_part_*', '*/metadata.json'),
+                                       'the full DFDC, which is not read here: its Preview is another, smaller data set with a dataset.json'))
