@@ -227,7 +227,7 @@ def _misfit_plain(value, kind)->bool:
     if kind is None or kind is NoneType: return value is not None
     if kind is int: return type(value) is not int or abs(value) >= 2**63
     if kind is float: return type(value) not in (int, float) or not abs(value) < 2**1000
-    return type(value) is not kind
+    return not isinstance(value, kind) if kind in (dict, list) else type(value) is not kind
 
 def _outside(value, bounds)->bool: # see the table
     "Is a number beyond its bounds, or a text of another form?"
