@@ -7,6 +7,7 @@ __all__ = ['SIDES', 'WILD_COUNTS', 'WILD', 'Shard', 'shard_index', 'FrameSequenc
 
 # %% ../nbs/44_wilddeepfake.ipynb #0ccf0f9a
 import functools, gzip, io, re, tarfile, zlib
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
@@ -21,6 +22,8 @@ SIDES = ('real_train', 'fake_train', 'real_test', 'fake_test')       # the four 
 # %% ../nbs/44_wilddeepfake.ipynb #c9e6a779
 MAX_FRAME = 32 << 20    # bytes of one picture, or of one header
 MAX_PIXELS = 4096*4096  # of one picture
+MAX_BYTES = 1 << 30     # that are read at once
+FAR = 100_000           # frames: over an hour, more than lies between two pictures of one face
 FRAME = re.compile(r'(?:([A-Za-z0-9_-]+)/)?(real|fake)/([A-Za-z0-9_-]+)/([0-9]{1,9})\.png')
 
 # %% ../nbs/44_wilddeepfake.ipynb #885f4ed9
@@ -64,12 +67,25 @@ def _scan(f, path):
             if not 0 <= m.size <= MAX_FRAME: raise ValueError(f'{m.name[:60]!r} claims {m.size} bytes')
             if m.offset_data > limit: raise ValueError('it unpacks to far more than its own size')
             folder, what = _classify(m)
-            if folder: frames.setdefault(folder, {})[what] = (what, m.offset_data, m.size)  # the last of equals
+            if folder: frames.setdefault(folder, []).append((what, m.offset_data, m.size))
             elif what: bad.setdefault(what, []).append(m.name[:60])
         f.seek(tar.offset)
         end = f.read(512) + f.read(1 << 20)      # a compressed file verifies its checksum when its end is reached
         if len(end) < 512 or any(end): raise ValueError('it stops in the middle, or a header in it is damaged')
     return frames, bad
+
+# %% ../nbs/44_wilddeepfake.ipynb #e6364371
+def _sort_frames(
+    frames:dict, # folder -> list of (number, offset, size)
+    where:str, # for the sentences
+)->tuple: # folder -> int64 [n,3] by number; sentences
+    "The frames of each sequence in order; what is there twice is left out"
+    tables = {k: np.array(sorted(v), dtype=np.int64) for k, v in frames.items()}
+    twice = [k for k, t in tables.items() if (np.diff(t[:, 0]) == 0).any()]
+    far = [k for k, t in tables.items() if (np.diff(t[:, 0]) > FAR).any()]
+    odd = [f'{where} holds frames of {some(twice)} more than once (such as 0.png and 000.png); these sequences are left out.'] if twice else []
+    odd += [f'{where}: {some(far)} have frame numbers more than {FAR} apart, so they may come from several videos.'] if far else []
+    return {k: t for k, t in tables.items() if k not in set(twice)}, odd
 
 # %% ../nbs/44_wilddeepfake.ipynb #c69d0020
 BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError, RecursionError)
@@ -81,9 +97,9 @@ def _index(path, stamp):
         with _open_shard(path) as f: frames, bad = _scan(_Guarded(f), path)
     except BROKEN as e:
         raise LayoutError(f'{path}: cannot be read as a tar shard ({e}); download it again') from None
-    table = {k: np.array(sorted(v.values()), dtype=np.int64) for k, v in frames.items()}     # [n,3] by number
     where = f'{path.parent.name}/{path.name}'
-    odd = [f'{where} holds {some(names)}, {why}; they are ignored.' for why, names in bad.items()]
+    table, odd = _sort_frames(frames, where)
+    odd += [f'{where} holds {some(names)}, {why}; they are ignored.' for why, names in bad.items()]
     return Shard(table, odd, _is_zipped(path))
 
 # %% ../nbs/44_wilddeepfake.ipynb #c3b221bf
@@ -107,9 +123,17 @@ def _decode_png(
             if im.size[0]*im.size[1] > MAX_PIXELS: raise ValueError(f'{im.size[0]} × {im.size[1]} pixels')
             im.verify()
         with Image.open(io.BytesIO(data), formats=['PNG']) as im: return np.array(im.convert('RGB'))
-    except (OSError, ValueError, SyntaxError, zlib.error, MemoryError, Image.DecompressionBombError) as e:
+    except (OSError, ValueError, SyntaxError, zlib.error, Image.DecompressionBombError) as e:
         why = 'it does not begin as one' if isinstance(e, UnidentifiedImageError) else str(e)
         raise VideoError(f'{where}: not a sound PNG picture ({why}); download the shard again') from None
+
+# %% ../nbs/44_wilddeepfake.ipynb #af51543c
+def _png_size(
+    data:bytes, # the beginning of a PNG file
+)->tuple: # width, height; None if it does not begin as one
+    "The size of a picture from its first 24 bytes"
+    if data[:8] != b'\x89PNG\r\n\x1a\n' or data[12:16] != b'IHDR' or len(data) < 24: return None
+    return int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
 
 # %% ../nbs/44_wilddeepfake.ipynb #68b2006c
 def _read_pngs(
@@ -117,6 +141,7 @@ def _read_pngs(
     table:np.ndarray, # int64 [n,3]: number, offset, size
 )->list: # bytes of each frame, in the order of `table`
     "The bytes of some frames, in one pass forward through the file"
+    if table[:, 2].sum() > MAX_BYTES: raise VideoError(f'{path}: claims {table[:, 2].sum()} bytes for one sequence; download it again')
     data = [b'']*len(table)
     try:
         with _open_shard(path) as f:
@@ -147,6 +172,9 @@ class FrameSequence:
     def __iter__(self): return (self[k] for k in range(len(self)))
 
     @functools.cached_property
+    def size(self): return _png_size(self.bytes([0])[0])                 # (width, height) of the first picture
+
+    @functools.cached_property
     def info(self):
         h, w, _ = self[0].shape
         return VideoInfo(str(self.path), len(self), w, h, 0., 'png', 0, 'tar', 'numbered pictures in a tar shard')
@@ -164,8 +192,9 @@ class FrameSequence:
         indices = [range(len(self))[int(k)] for k in indices]      # an IndexError for those that are not there
         where = [f'{self.path.parent.name}/{self.path.name}, {self.member}/{self.numbers[k]}.png' for k in indices]
         frames = [_decode_png(b, w) for b, w in zip(self.bytes(indices), where)]
-        if len({f.shape for f in frames}) > 1:
-            raise VideoError(f'{where[0]} and others: pictures of different sizes; download the shard again')
+        for f, w in zip(frames, where):
+            if self.size and f.shape[1::-1] != self.size:
+                raise VideoError(f'{w}: {f.shape[1]} × {f.shape[0]} pixels, and the first picture has {self.size[0]} × {self.size[1]}; leave the sequence out')
         return np.stack(frames) if frames else np.zeros((0, 0, 0, 3), np.uint8)  # N × [H,W,3] -> [N,H,W,3]
 
 # %% ../nbs/44_wilddeepfake.ipynb #5a66a971
@@ -212,6 +241,15 @@ def _wild_val(
     return rows, (f"Validation: {sum(r['split'] == 'val' for r in rows)} sequences of {len(picked)} shards "
                   f"({', '.join(sorted(picked)) or 'none'}) carved from train (val_share={share}, seed={seed}).")
 
+# %% ../nbs/44_wilddeepfake.ipynb #39a3ab06
+def _not_shards(side, folder, shards): # of no or one sentence
+    "What is in a folder beside its shards, or in their place"
+    other = sorted(p.name for p in folder.iterdir() if p not in shards and not p.name.startswith('.'))
+    if shards: return [f'{side} holds {some(other)} that are not tar shards; they are ignored.'] if other else []
+    if not any((folder/p).is_dir() for p in other): return [f'{side} holds no tar shards.']
+    pack = f'(cd "{folder}" && for d in */; do tar -cf "${{d%/}}.tar" "./${{d%/}}"; done)'
+    return [f'{side} holds folders, as after unpacking, and no tar shards; pack each folder of pictures into one again, with {pack}']
+
 # %% ../nbs/44_wilddeepfake.ipynb #07ac17f1
 def wild_manifest(
     root:Path, # of WildDeepfake
@@ -223,7 +261,7 @@ def wild_manifest(
     odd += [f'The folder {s} is missing.' for s in SIDES if s not in folders]
     for side, folder in folders.items():
         found = _shards(folder)
-        if not found: odd.append(f'{side} holds no tar shards.')
+        odd += _not_shards(side, folder, found)
         for shard in found: rows += _wild_rows(root, side, shard, odd)
     rows, told = _wild_val(rows, val_share, seed)
     return Loaded(rows, odd, [told, 'Identities are not published: whether train and test share people is not known.'])
@@ -236,9 +274,11 @@ def _open_wild(row, root): return FrameSequence(Path(root)/row['path'], row['mem
 
 def _check_wild(row, root):
     "A sentence on pictures of another size; a VideoError for a sequence that cannot be read"
-    side = _open_wild(row, root).info
-    if (side.width, side.height) == (224, 224) or twin(root): return ''
-    return f"{row['video']}: pictures of {side.width} × {side.height} pixels, not 224 × 224."
+    sequence = _open_wild(row, root)
+    info, sizes = sequence.info, Counter(map(_png_size, sequence.bytes(range(len(sequence)))))
+    if len(sizes) > 1: return f"{row['video']}: pictures of {len(sizes)} sizes, so it cannot be read as one sequence."
+    if (info.width, info.height) == (224, 224) or twin(root): return ''
+    return f"{row['video']}: pictures of {info.width} × {info.height} pixels, not 224 × 224."
 
 # %% ../nbs/44_wilddeepfake.ipynb #2ba4ca89
 def _broken_shards(
