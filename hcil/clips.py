@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import resize
 from .core import listed, UserError, validate_reading
 from .seeds import item_generator
 from .snippets import snippet_indices, windows
-from .stores import CropStore, store_path, StoreError
+from .stores import CropStore, store_path, StoreError, validate_mark
 
 # %% ../nbs/36_clips.ipynb #408cdaa0
 GAPS = ('numbers', 'files')
@@ -130,14 +130,17 @@ def present(
     stores_dir:Path, # where the stores are
     missing:str='drop', # a row without a store: `drop` it, or `refuse` to go on (A-42)
 )->tuple: # the manifest without dropped rows, a store for each row, ids of those dropped
-    "Open the store of every video in the manifest"
+    "Open the store of every video in the manifest; a `StoreError` if one is not the store that the manifest was written for"
     validate_reading('missing', missing, MISSING, 'A-42')
     paths = [store_path(stores_dir, v) for v in manifest.video]
     there = np.array([p.exists() for p in paths], bool)
     lost = manifest.video[~there].tolist()
     advice = f'of {len(manifest)} videos have no crop store in {stores_dir}: run hcil_prepare ({listed(lost)})'
     if lost and (missing == 'refuse' or len(lost) == len(manifest)): raise StoreError(f'{len(lost)} {advice}')
-    return manifest[there].reset_index(drop=True), [CropStore(p) for p, t in zip(paths, there) if t], lost
+    manifest, stores = manifest[there].reset_index(drop=True), [CropStore(p) for p, t in zip(paths, there) if t]
+    marks = manifest['store'] if 'store' in manifest else ['']*len(manifest)
+    for store, video, mark in zip(stores, manifest.video, marks): validate_mark(store, video, mark)
+    return manifest, stores, lost
 
 # %% ../nbs/36_clips.ipynb #b537b251
 def clip_notes(

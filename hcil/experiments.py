@@ -95,7 +95,7 @@ def clips_of(spec, stores, split, cfg, tcfg, train=False, U=None): # Clips
     if rows.label.nunique() < 2:
         raise UserError(f"{stores}: {len(rows)} {split} videos of {d['method'] or 'all methods'} {d['compression']}, "
                       "and a training needs real and fake ones: choose another --method or --compression")
-    return Clips(rows, stores, U or tcfg.U, cfg.T, train, spec['seed'], tcfg.size)
+    return Clips(rows, stores, U or tcfg.U, cfg.T, train, spec['seed'], tcfg.size, missing='refuse')    # the run's key counts on all of them
 
 # %% ../nbs/83_experiments.ipynb #49a6a6be
 def forged_frames(clips, stores): # video -> bool [N]

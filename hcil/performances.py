@@ -41,6 +41,14 @@ def glances(g, n, fps): # `[n]`
         i += k
     return out
 
+# %% ../nbs/52_performances.ipynb #4065575c
+def light_step(g, n): # three `[n]`: what is added to light_x, light_y and ambient
+    "In one recording of four, within a few frames, somewhere in its middle part"
+    share, when, turned = torch.rand(3, generator=g)
+    after = torch.sigmoid((torch.arange(n) - (.2 + .6*when)*n)/1.5)*(share < .25)
+    dx, dy, da = (torch.randn(3, generator=g)*torch.tensor([.35, .15, .07])).tolist()
+    return dx*after, dy*after, da*after
+
 # %% ../nbs/52_performances.ipynb #f6f735df
 def motion(
     key, # name of the recording
@@ -53,10 +61,11 @@ def motion(
     r = lambda lo, hi: lo + (hi-lo)*torch.rand(1, generator=g).item()
     w = lambda slow, fast: wander(g, n, slow, fast, fps)
     talk, shake = edge(w(.2,.6) + r(-.8,.6), .25), r(.0005,.003)
+    step_x, step_y, step_a = light_step(generator('light', key), n)
     return frames(n, device,
         yaw=r(-.25,.25) + .20*w(.05,.4), pitch=r(-.06,.08) + .07*w(.08,.5), roll=r(-.05,.05) + .04*w(.05,.4),
         x=r(-.08,.08) + .03*w(.05,.4) + shake*w(2,7), y=r(.02,.08) + .02*w(.05,.5) + shake*w(2,7),
         scale=r(.56,.62)*(1 + .02*w(.05,.3)), blink=blinks(g, n, fps), 
         mouth=(talk*(.25 + .30*w(1.8,4.5))).clamp(0, 1), smile=(r(-.2,.5) + .3*w(.05,.4)).clamp(-.4, 1),
         gaze_x=glances(g, n, fps), gaze_y=.6*glances(g, n, fps), brow=.3*w(.1,.6) + .25*talk*w(.5,2),
-        light_x=r(-.8,.8) + .06*w(.05,.3), light_y=r(.2,.7) + .04*w(.05,.3), ambient=r(.28,.5))
+        light_x=r(-.8,.8) + .06*w(.05,.3) + step_x, light_y=r(.2,.7) + .04*w(.05,.3) + step_y, ambient=r(.28,.5) + step_a)

@@ -51,7 +51,7 @@ def write_truth(
     head = torch.cat([recording.tracks.x, recording.tracks.y, recording.tracks.scale], 1)[...,0]  # 3 × [N,1,1] -> [N,3]
     arrays = dict(forged=np.zeros(n, bool), head=head.cpu().numpy())
     if pl:
-        info |= dict(kind=pl.kind, local=pl.local, drift=pl.drift, blur=pl.sigma)
+        info |= dict(kind=pl.kind, local=pl.local, change=pl.change, blur=pl.sigma)
         half = F.avg_pool2d(mask[:,None], 2)[:,0]                                 # [N,H,W] -> [N,H/2,W/2]
         arrays |= dict(forged=pl.forged.numpy(), mask=(half*255).round().byte().cpu().numpy())
     path = truth_path(root, video)

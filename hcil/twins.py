@@ -205,7 +205,7 @@ def is_done(root, entry):
 def fake_video(fake, job, recording, key, device): # `[N,H,W,3]` uint8, ForgeryParams, mask
     "A forged video of a recording"
     source = sample_performance(fake.person, fake.take, job.n, job.fps, device)
-    pl = sample_forgery(FORGERIES[fake.method], key, job.n, job.fps)
+    pl = sample_forgery(FORGERIES[fake.method], key, job.n)
     picture, mask = forge(recording, source, FORGERIES[fake.method], pl)
     return camera(picture, job.take, job.fps), pl, mask
 
