@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['LAYOUTS', 'NAMES', 'TITLES', 'FOLDERS', 'COUNTS', 'PAPER_N', 'register_layout', 'validate_root', 'manifest', 'tally',
-           'open_video', 'expected', 'verify']
+           'open_video', 'expected', 'Examined', 'examine', 'verify']
 
 # %% ../nbs/46_datasets.ipynb #944a6371
 from pathlib import Path
+from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from .core import UserError, validate_reading
@@ -43,7 +44,7 @@ def _seems(root):
     "What a folder that is not the right root seems to be, as a half sentence"
     for layout in LAYOUTS.values():
         for mark, what in layout.lookalikes.items():
-            if (root/mark).exists(): return f'this looks like {what}'
+            if any(root.glob(mark)): return f'this looks like {what}'
     other = [layout.title for layout in LAYOUTS.values() if layout.is_root(root)]
     return f'this looks like {other[0]}' if other else 'give the folder that holds them'
 
@@ -61,6 +62,16 @@ def validate_root(
     hint = f'it seems to be {found[0]}: give that folder' if found else _seems(root)
     raise LayoutError(f"{root}: no {' or '.join(layout.marks[:4])} here, "
                       f"so this is not the root of {layout.title}; {hint}")
+
+# %% ../nbs/46_datasets.ipynb #09dc7340
+def _label_sentences(df):
+    "Splits that have videos of one label only, at each level"
+    there, res = set(zip(df.split, df.compression, df.label)), []
+    for label, what in ((1, 'fakes'), (0, 'real videos')):
+        for level in sorted(set(df.compression)):
+            bare = [s for s in ('train', 'val', 'test') if (s, level, 1-label) in there and (s, level, label) not in there]
+            if bare: res.append(f"There are no {what} in {', '.join(bare)}{f' at {level}' if level else ''}.")
+    return res
 
 # %% ../nbs/46_datasets.ipynb #ff4cddf0
 def manifest(
@@ -80,6 +91,7 @@ def manifest(
     df = df.sort_values('video', kind='stable', ignore_index=True)
     twice = df.video[df.video.duplicated()].unique()
     if len(twice): raise LayoutError(f'{root}: {some(twice)} occur twice; keep one copy of each')
+    odd = odd + _label_sentences(df)
     df.attrs = dict(dataset=name, root=str(root), twin=bool(twin(root)), options=dict(options),
                     odd=odd, notes=odd + told)
     return df
@@ -128,15 +140,19 @@ def _file_sentence(layout, row, root):
     try: return layout.check(row, root)
     except VideoError as e: return str(e)
 
+def _sampled(df, sample):
+    "Some rows of each folder, evenly spread; `sample` None: all"
+    if sample is None: return df
+    folders = df.path.map(lambda p: str(Path(p).parent))
+    spread = lambda n: np.unique(np.linspace(0, n-1, min(sample, n)).round().astype(int))
+    return pd.concat([part.iloc[spread(len(part))] for _, part in df.groupby(folders)] or [df])
+
 def _file_sentences(layout, df, root, sample):
-    "Empty files, and a look into some of each folder"
+    "Empty files, and a look into some of each folder; and how many were looked into"
     empty = {p for p in df.path.unique() if (root/p).stat().st_size == 0}
-    res, df = [f'{some(sorted(empty))} files are empty.'] if empty else [], df[~df.path.isin(empty)]
-    for _, part in df.groupby(df.path.map(lambda p: str(Path(p).parent))):
-        n = len(part) if sample is None else min(sample, len(part))
-        picked = part.iloc[np.linspace(0, len(part)-1, n).round().astype(int)]
-        res += filter(None, (_file_sentence(layout, r, root) for r in picked.to_dict('records')))
-    return res
+    picked = _sampled(df[~df.path.isin(empty)], sample)
+    res = [f'{some(sorted(empty))} files are empty.'] if empty else []
+    return [*res, *filter(None, (_file_sentence(layout, r, root) for r in picked.to_dict('records')))], len(picked)
 
 # %% ../nbs/46_datasets.ipynb #86fbc0b6
 def _id_sentences(layout, df):
@@ -152,6 +168,28 @@ def _diagnose(layout, root, error):
     return found or [str(error)]
 
 # %% ../nbs/46_datasets.ipynb #a4ef5eff
+class Examined(NamedTuple):
+    "A copy of a data set, looked through"
+    odd:list # sentences on what is missing or odd; empty if all is as published
+    opened:int # videos that were looked into
+    videos:int # how many there are
+
+def examine(
+    name:str, # of a data set, see `LAYOUTS`
+    root:Path, # of the data set
+    sample:int=3, # files to open in each folder; None for all of them
+    **options, # as for `manifest`
+)->Examined:
+    "What is missing or odd in a copy of a data set, and how much of it was looked at"
+    root = Path(root)
+    try:
+        df = manifest(name, root, **options)
+        counts = _count_sentences(LAYOUTS[name], root, df)
+    except LayoutError as e: return Examined(_diagnose(LAYOUTS[name], root, e), 0, 0)
+    files, opened = _file_sentences(LAYOUTS[name], df, root, sample)
+    return Examined([*counts, *df.attrs['odd'], *_id_sentences(LAYOUTS[name], df), *files], opened, len(df))
+
+# %% ../nbs/46_datasets.ipynb #d9788be3
 def verify(
     name:str, # of a data set, see `LAYOUTS`
     root:Path, # of the data set
@@ -159,9 +197,4 @@ def verify(
     **options, # as for `manifest`
 )->list: # sentences; empty if all is as published
     "What is missing or odd in a copy of a data set"
-    root = Path(root)
-    try:
-        df = manifest(name, root, **options)
-        counts = _count_sentences(LAYOUTS[name], root, df)
-    except LayoutError as e: return _diagnose(LAYOUTS[name], root, e)
-    return [*counts, *df.attrs['odd'], *_id_sentences(LAYOUTS[name], df), *_file_sentences(LAYOUTS[name], df, root, sample)]
+    return examine(name, root, sample, **options).odd

@@ -87,5 +87,5 @@ def _count_dfdc(root, df, level):
 # %% ../nbs/43_dfdc.ipynb #2f7685bf
 DFDC = Layout('dfdc-p', 'DFDC-Preview', 'dfdc_preview_set', ('dataset.json', 'original_videos'), dfdc_manifest,
               counts=DFDC_COUNTS, count=_count_dfdc, totals=DFDC_TOTALS, paper_n=777, truth_name=method_and_last,
-              lookalikes=dict.fromkeys(('metadata.json', 'dfdc_train_part_*', '*/metadata.json'),
+              lookalikes=dict.fromkeys(('metadata.json', 'dfdc_train_part_*', 'train_sample_videos'),
                                        'the full DFDC, which is not read here: its Preview is another, smaller data set with a dataset.json'))
