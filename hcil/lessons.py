@@ -190,8 +190,9 @@ def own_work(
 ): # what it gives
     "Call an answer, and assert that it does not leave the work to somebody else"
     got, names = called(f, *args, **kw)
-    names |= names_in(f.__code__) if hasattr(f, '__code__') else set()
-    found = sorted(n for n in names if any(word in n for word in without.split()))
+    own = names_in(f.__code__) if hasattr(f, '__code__') else set()
+    found = [n for n in names | own if any(word in n for word in without.split())]
+    found.sort(key=lambda n: (n not in own, len(n)))                                       # first what the answer itself names
     assert not found, f'write it yourself: the exercise rules out {found[0].removeprefix("None.")}, and your answer uses it'
     return got
 
