@@ -9,7 +9,7 @@ __all__ = ['summary', 'describe_verify', 'hcil_prepare']
 import os, sys
 from .core import command, home_folder, pick_device, UserError
 from .layouts import twin
-from .datasets import LAYOUTS, verify
+from .datasets import examine, LAYOUTS
 from .prepare import prepare
 
 # %% ../nbs/48_prepare_command.ipynb #512b65d2
@@ -32,6 +32,10 @@ def summary(
     if gaps:
         yield (f'In {_several(gaps, "video", "videos")} the face was lost for some frames, '
                f'at most {good.longest_gap.max():.0f}; those were bridged.')
+    rare = good[good.share < .5].sort_values('share')
+    if len(rare):
+        names = ', '.join(f'{v} {s:.0%}' for v, s in zip(rare.video[:3], rare.share)) + ', ...'*(len(rare) > 3)
+        yield f'{_several(len(rare), "video shows its", "videos show their")} face in less than half of the frames ({names}): look before you use {"it" if len(rare) == 1 else "them"}.'
     for r in lost.itertuples(): yield f'Dropped (A-42), {r.problem}'
     for r in broken.itertuples(): yield f'{r.video} {r.problem}'
 
@@ -39,25 +43,39 @@ def summary(
 def describe_verify(
     name:str, # of a data set
     root, # of the data set
+    sample:int=3, # files to open in each folder; None for all
+    **readings, # options of the data set's loader
 )->int: # how many things are odd
     "Compare a copy with the published counts, and print what is odd"
-    found = verify(name, root)
+    found, opened, videos = examine(name, root, sample, **readings)
     for sentence in found: print(sentence)
     whose = 'a twin, as its TWIN.json says' if twin(root) else 'as published'
     odd = _several(len(found), 'thing is', 'things are')
     print(f'{root}: {odd} missing or odd' if found else f'{root}: complete, {whose}')
+    more = '' if opened == videos else '; --sample 0 opens all'
+    if videos: print(f'Counted: {_several(videos, "video", "videos")}; opened: {opened}{more}.')
     return len(found)
 
 # %% ../nbs/48_prepare_command.ipynb #cee335b2
-def _validate_prepare(name, size, scale, box, smooth, every, boxes, limit, workers):
+def _validate_prepare(name, size, scale, box, smooth, every, boxes, limit, workers, sample):
     "Refuse, in a sentence, what can't be done"
     for what, value, allowed in (('data set', name, LAYOUTS), ('--box', box, ('frame','video')),
                                  ('--boxes', boxes, ('own','original'))):
         if value not in allowed: raise UserError(f"unknown {what} {value}: choose one of {', '.join(allowed)}")
     for what, value, least in (('size', size, 16), ('smooth', smooth, 0), ('every', every, 1),
-                               ('workers', workers, 0), ('limit', 1 if limit is None else limit, 1)):
+                               ('workers', workers, 0), ('sample', sample, 0), ('limit', 1 if limit is None else limit, 1)):
         if value < least: raise UserError(f'--{what} is {value}: give at least {least}')
     if not 1 <= scale <= 3: raise UserError(f'--scale is {scale}: give a factor between 1 and 3, 1.3 is usual')
+
+# %% ../nbs/48_prepare_command.ipynb #59c2dd05
+def _readings(name, **given): # dict: options of the loader
+    "What was given of the loaders' options, if this one takes it"
+    given, takes = {k: v for k, v in given.items() if v is not None}, LAYOUTS[name].options
+    flag = lambda option: '--' + option.replace('_', '-')
+    if wrong := [flag(k) for k in given if k not in takes]:
+        raise UserError(f"{', '.join(wrong)}: no option for {LAYOUTS[name].title}, which takes {', '.join(map(flag, takes))}")
+    several = lambda k, v: tuple(v.split(',')) if k in ('methods', 'compression') else v
+    return {k: several(k, v) for k, v in given.items()}
 
 # %% ../nbs/48_prepare_command.ipynb #f7f906ed
 @command('hcil_prepare ff++ --data data/twins/smoke/FaceForensics++ --size 64', stopped='what was finished is kept, run it again to go on')
@@ -72,19 +90,25 @@ def hcil_prepare(
     every:int=1, # look for the face in each EVERY-th frame
     boxes:str='own', # own, or original: those of the real video a fake was made from (A-31)
     compression:str=None, # of ff++: raw, c23, c40 or several with commas; the loader's choice if left out
+    methods:str=None, # of ff++: Deepfakes, Face2Face, FaceSwap, NeuralTextures, FaceShifter or several with commas
+    splits:str=None, # of ff++: folder of train.json, val.json and test.json, if they lie elsewhere
+    youtube:str=None, # of celeb-df: where YouTube-real is used: all, test or none
+    val_share:float=None, # of all but ff++: share of the training data that becomes the validation split; 0: none
     limit:int=None, # only LIMIT videos, half of them real
     workers:int=0, # processes; 0: as many as cores
     device:str='auto', # cpu, cuda, or auto: cuda where there is one
     timeout:float=1800., # seconds after which a video is given up
+    refresh:bool=False, # make crops again that were made by other code
     verify:bool=False, # only compare the copy with the published counts
+    sample:int=3, # with --verify: files to open in each folder; 0: all of them
 ):
     "Find the faces in a data set, cut them out and store them; run it again to go on after an interruption"
-    _validate_prepare(name, size, scale, box, smooth, every, boxes, limit, workers)
+    _validate_prepare(name, size, scale, box, smooth, every, boxes, limit, workers, sample)
     if not data: raise UserError('--data is missing: give the folder of the data set')
-    if verify: sys.exit(1 if describe_verify(name, data) else 0)
-    readings = dict(compression=tuple(compression.split(','))) if compression else {}
+    readings = _readings(name, compression=compression, methods=methods, splits=splits, youtube=youtube, val_share=val_share)
+    if verify: sys.exit(1 if describe_verify(name, data, sample or None, **readings) else 0)
     out = out or home_folder()/'crops'/name
-    done = prepare(name, data, out, workers or os.cpu_count(), pick_device(device), timeout, limit, True, readings,
+    done = prepare(name, data, out, workers or os.cpu_count(), pick_device(device), timeout, limit, True, readings, refresh,
                    size=size, scale=scale, box=box, smooth=smooth, every=every, boxes=boxes)
-    for sentence in summary(done, out): print(sentence)
+    for sentence in (*getattr(done, 'attrs', {}).get('notes', []), *summary(done, out)): print(sentence)
     if done.problem.str.startswith('failed').any(): sys.exit(1)
