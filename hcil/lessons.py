@@ -150,9 +150,9 @@ def expect(
     atol:float=1e-5, # numbers that differ by no more are equal
 ):
     "Assert that an answer has the right numbers"
-    want = plain(want)
-    got = numbers(got, None if want.numel() == 1 else want.shape)
-    assert got.numel() == want.numel(), f'the answer has the shape {list(got.shape)}; wanted is one number'
+    want, got = plain(want), numbers(got)
+    alike = got.shape == want.shape or got.numel() == want.numel() == 1
+    assert alike, f'{says} (your answer has the shape {list(got.shape)}; wanted is {list(want.shape) or "one number"})'
     got, want = got.flatten(), want.flatten()
     off = (~torch.isclose(got, want, rtol=1e-5, atol=atol)).nonzero().flatten().tolist()
     assert not off, f'{says} (you have {got[off[0]]:.6g}, wanted is {want[off[0]]:.6g})'
@@ -167,9 +167,16 @@ def verdict(
     return bool(x.item())
 
 # %% ../nbs/93_lessons.ipynb #1e44a34d
-def names_in(code): # set
+def words_of(code): # set
     "What a function's code names: globals and attributes, inner functions too"
-    return set(code.co_names).union(*(names_in(c) for c in code.co_consts if hasattr(c, 'co_names')))
+    return set(code.co_names).union(*(words_of(c) for c in code.co_consts if hasattr(c, 'co_names')))
+
+def names_in(f): # set
+    "The same, and where the globals among them come from"
+    if not hasattr(f, '__code__'): return set()
+    words = words_of(f.__code__)
+    home = {w: getattr(o, '__module__', None) or getattr(o, '__name__', '') for w in words if (o := f.__globals__.get(w)) is not None}
+    return words | {f'{m}.{w}' for w, m in home.items()}
 
 def called(f, *args, **kw): # (what f gives, names)
     "Run f, and list all that it calls as module and name"
@@ -190,7 +197,7 @@ def own_work(
 ): # what it gives
     "Call an answer, and assert that it does not leave the work to somebody else"
     got, names = called(f, *args, **kw)
-    own = names_in(f.__code__) if hasattr(f, '__code__') else set()
+    own = names_in(f)
     found = [n for n in names | own if any(word in n for word in without.split())]
     found.sort(key=lambda n: (n not in own, n.startswith('None.'), len(n)))                # first what the answer itself names
     assert not found, f'write it yourself: the exercise rules out {found[0].removeprefix("None.")}, and your answer uses it'
