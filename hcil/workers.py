@@ -183,7 +183,10 @@ def _no_current_folder():
         if safe is None: del os.environ['PYTHONSAFEPATH']
         else: os.environ['PYTHONSAFEPATH'] = safe
 
-def _end_with_parent(): _end_with(parent_process().sentinel)
+def _begin(more):
+    "What each process does first"
+    _end_with(parent_process().sentinel)
+    if more: more()
 
 class _Pool(ProcessPoolExecutor):
     def submit(self, *args, **kwargs):
@@ -192,6 +195,7 @@ class _Pool(ProcessPoolExecutor):
 # %% ../nbs/30_workers.ipynb #8b7d6ae4
 def process_pool(
     workers:int, # how many processes
+    begin=None, # a function of an importable module that each of them calls first
 )->ProcessPoolExecutor: # to be used in a `with`
     "Processes that share work, without the current folder on their path, and that end when this one does"
-    with _no_current_folder(): return _Pool(workers, get_context('spawn'), initializer=_end_with_parent)
+    with _no_current_folder(): return _Pool(workers, get_context('spawn'), initializer=_begin, initargs=(begin,))
