@@ -348,7 +348,7 @@ def draw_film(ax, d):
     for u, when in enumerate(d.start): ax.plot(when, .5, 'o', ms=4, color='tab:red' if u == d.worst else 'k' if d.seen[u] else '.6')
     ax.set(xlim=(0, d.length), ylim=(0, 1), yticks=[])
     people = '' if d.stretches == 1 else f', one of {d.stretches} people or shots'
-    ax.set_xlabel(f'the film: taken (grey{people}), {len(d.cuts)} cuts (blue), snippets (dots)', fontsize=8)
+    ax.set_xlabel(f"the film: taken (grey{people}), {len(d.cuts)} cut{'s'*(len(d.cuts) != 1)} (blue), snippets (dots)", fontsize=8)
     ax.tick_params(labelsize=8)
 
 # %% ../nbs/77_detect.ipynb #48918989
