@@ -31,7 +31,7 @@ METHOD = [
              {'T': dict(hidden=1.), 'T/8': dict(hidden=.125)}),
     Question('A-03', 'the taps k of a temporal filter', '3', 'as in the cited modules; T is 4', {'4 taps': dict(kernel=4)}),
     Question('A-04', 'normalisation in the generator', 'none', 'Eq. 1 has a ReLU and no more', {'batch norm and softmax': dict(generator='bn_softmax')}),
-    Question('A-05', 'how the generator begins', 'near the identity', 'random filters would spoil half of the pretrained channels',
+    Question('A-05', 'how the generator begins', 'the identity, exactly', 'random filters would spoil half of the pretrained channels',
              {"PyTorch's default": dict(init='default')}),
     Question('A-06', 'a residual around RAIM', 'none', 'the text replaces the first half of the channels', {'added to its input': dict(residual=True)}),
     Question('A-07', 'the kernel of PWM', 'one for each channel', 'the legend of Fig. 2 knows depth-wise convolutions only',
