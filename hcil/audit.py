@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from fastcore.basics import patch
 import pandas as pd
 from scipy.stats import fisher_exact
+import torch
+from .losses import nce, weighted_nce
 from .metrics import mcnemar_floor
 from .tables import cell, find, printed, tenthousandths, VIDEOS, videos
 
@@ -109,6 +111,15 @@ def square_of(β):
     "A reading: does the exponent 2 give the weight of β?"
     return ω(.5, 2) == ω(.5, β), f'at φ = 0.5 {ω(.5, 2):.4g} and {ω(.5, β):.4g}'
 
+# %% ../nbs/81_audit.ipynb #36212f11
+def same_gradient(n):
+    "A reading: is the gradient NCE's if all negatives stand at n° from the positive?"
+    a = torch.deg2rad(torch.tensor([60., 0., n], dtype=torch.double)).requires_grad_()
+    q, p, k = torch.stack([a.cos(), a.sin()], -1)                                 # [3,2]
+    ours, theirs = (torch.autograd.grad(f(q, p, k.expand(24,-1)), a, retain_graph=True)[0] for f in (weighted_nce, nce))
+    off = ((ours-theirs).norm()/theirs.norm()).item()
+    return off < .01, f'{off:.0%} apart'
+
 # %% ../nbs/81_audit.ipynb #b0386eab
 CLAIMS += [
     Claim('C32', '3.2', 'With β = 0 the weighted loss is plain NCE', readings={'the weight is 1 at every cosine': always_one}),
@@ -118,7 +129,9 @@ CLAIMS += [
           note='depends on how far apart the training drives them'),
     Claim('C34', '3.2', 'The weighted sum below Eq. 5 has the exponent 2 (Eq. 3: β)',
           readings={"the paper's β = 2": lambda: square_of(2), "Table 6's β = 0": lambda: square_of(0)},
-          note='a slip of notation')]
+          note='a slip of notation'),
+    Claim('C35', '3.2', "The weighted loss's gradient tends to NCE's if all negatives are forged", note='what counts is φ = −1, not the label',
+          readings={'opposite to the positive, φ = −1': lambda: same_gradient(180), 'unlike it, φ = 0': lambda: same_gradient(90)})]
 
 # %% ../nbs/81_audit.ipynb #0274c32b
 ACTION = ('I3D', 'TEI', 'TAM', 'DSANet', 'V4D', 'TDN')           # networks for action recognition
@@ -227,10 +240,9 @@ CLAIMS += [
           {'as shares': lambda: (cell('6f', 'Baseline', 'DFDC'), cell('6f', 'weighted', 'DFDC')),
            'in per cent': step('6f Baseline', '6f weighted', 'DFDC')}, 'only the sign % is too many')]
 
-# %% ../nbs/81_audit.ipynb #1446cfdd
+# %% ../nbs/81_audit.ipynb #b0673c49
 higher, lower, no_lower = (lambda a, b: a > b), (lambda a, b: a < b), (lambda a, b: a >= b)
 
-# %% ../nbs/81_audit.ipynb #b0673c49
 def pairs(
     table:str, # e.g. '1'
     rows, against, # two groups of rows; None: all others
@@ -260,7 +272,6 @@ def table_best(rows):
     "The best of some rows, for each column of Table 1"
     return printed('1')[lambda d: d.row.isin(rows)].groupby(['compression','column']).value.max()
 
-# %% ../nbs/81_audit.ipynb #81ac5a9f
 def total(row):
     "Correct videos of a row, over FaceForensics++"
     return sum(videos(*address(row, c)) for c in FF)
@@ -332,7 +343,6 @@ def q10(enough):
         return enough(d), f'{d} more of {4*VIDEOS["NT"]}, p is {mcnemar_floor(d):.2g} at best'
     return seen
 
-# %% ../nbs/81_audit.ipynb #8cddf54d
 def elsewhere(column):
     "A reading: is the column on data that the training has not seen?"
     return lambda: (column not in FF, 'trained on all four manipulations of FF++')
