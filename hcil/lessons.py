@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['kind_of', 'wrong_answers', 'right_answers', 'numbers', 'expect', 'verdict', 'own_work', 'verify', 'complaints',
-           'with_forms', 'lesson_files', 'read_lesson', 'hcil_lessons']
+           'with_forms', 'run_lesson', 'lesson_files', 'read_lesson', 'hcil_lessons']
 
 # %% ../nbs/93_lessons.ipynb #d68243bb
 import re, sys, textwrap
@@ -18,8 +18,8 @@ from torch import Tensor
 from .core import command, repo_root, UserError
 
 # %% ../nbs/93_lessons.ipynb #a03f679e
-KINDS = dict(exercise=r'# Exercise (\w+)', check=r'# Check (\w+) \((\d+) points?\)', wrong=r'#\| eval: false\n# Wrong answers to (\w+)',
-             right=r'#\| eval: false\n# Right answers to (\w+)', answer=r'\*\*Answer to (\w+)\.\*\*')
+KINDS = dict(exercise=r'# Exercise (\w+)', check=r'# Check (\w+) \((\d+) points?\)', wrong=r'# Wrong answers to (\w+)',
+             right=r'# Right answers to (\w+)', answer=r'\*\*Answer to (\w+)\.\*\*')
 
 # %% ../nbs/93_lessons.ipynb #278dbaf1
 def kind_of(
@@ -28,7 +28,7 @@ def kind_of(
     "What role a cell has in a lesson, by its first line"
     for kind, pattern in KINDS.items():
         found = re.match(pattern, cell.source)
-        if found and cell.cell_type == ('markdown' if kind == 'answer' else 'code'):
+        if found and cell.cell_type == dict(answer='markdown', wrong='raw', right='raw').get(kind, 'code'):
             name, points = (*found.groups(), '0')[:2]
             return kind, name, int(points)
     return '', '', 0
@@ -240,7 +240,7 @@ def verify(
     names = {'__name__': 'lesson'}
     for c in nb.cells:
         kind, k, _ = kind_of(c)
-        if c.cell_type != 'code' or c.source.startswith('#| eval: false'): continue
+        if c.cell_type != 'code': continue
         if kind != 'check': run_cell(c.source, names); continue
         for answer, wanted, code in trials(k, lesson, stubs):
             ended, says = outcome([code, c.source], names)
@@ -274,6 +274,16 @@ def with_forms(
         kind, k, _ = kind_of(c)
         if kind == 'exercise' and right.get(k): c.source = f'# Exercise {k}\n' + right[k][min(which, len(right[k])-1)][1]
     return nb
+
+# %% ../nbs/93_lessons.ipynb #4b305429
+def run_lesson(
+    nb, # a lesson
+)->dict: # its variables
+    "Run a lesson from top to bottom, checks and all"
+    names = {'__name__': 'lesson'}
+    for c in nb.cells:
+        if c.cell_type == 'code': run_cell(c.source, names)
+    return names
 
 # %% ../nbs/93_lessons.ipynb #aae69be0
 def lesson_files(
