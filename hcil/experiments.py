@@ -38,20 +38,20 @@ def _marks(manifest, changed, method, compression): # source, crops
     "`data_mark` of a manifest, read again only after it was written again"
     s, stores = read_stamp(manifest), manifest.parent
     rows = select(read_prepared(stores), method or None, compression or None, None)
-    return data_name(s['data'].split(' ')[0], is_twin(s['data']), rows), s['spec']
+    return data_name(s['data'].split(' ')[0], is_twin(s['data']), rows), s['options']
 
 # %% ../nbs/83_experiments.ipynb #fc3229e6
 def data_mark(
     stores:Path, # folder that hcil_prepare filled
     method:str='', # one manipulation; '' for all that are there
     compression:str='', # raw, c23, c40; '' for all
-)->dict: # source: the data set and the mark of its videos; crops: a hash of the options they were made with; method; compression
+)->dict: # source: the data set and the mark of its videos; crops: the options they were made with; method; compression
     "What the crops in a folder are, or some of them"
     path = Path(stores).resolve()/'manifest.csv'
     if not path.exists():
         raise UserError(f'{path} is missing: make the crops with hcil_prepare, then give the folder they are in')
     source, crops = _marks(path, path.stat().st_mtime_ns, method, compression)
-    return dict(source=source, crops=crops, method=method, compression=compression)
+    return dict(source=source, crops=dict(crops), method=method, compression=compression)
 
 # %% ../nbs/83_experiments.ipynb #3299a7d0
 def network(

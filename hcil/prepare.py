@@ -21,7 +21,7 @@ from .stamps import KEY, read_stamp, stamp, to_json
 from .sources import NO_NUMBERS, sources
 from .workers import Worker
 from .faces import crop, FaceError, NoFace, report, reuse, square, Track, track_video
-from .stores import CropStore, source_mark, store_path, StoreError, why_make, write_store
+from .stores import CropStore, plain, source_mark, store_path, StoreError, why_make, write_store
 from .layouts import COLUMNS, twin
 from .datasets import manifest, open_video
 
@@ -287,7 +287,7 @@ def write_prepared(
         old = _still_there(old[~old.video.isin(done.video)], done if every is None else every, marks or _SourceMarks(root, path.parent/'.sources.json'))
         done = pd.concat([old, done], ignore_index=True) if len(old) else done
         text = done.to_csv(index=False, lineterminator='\n')
-        mark |= dict(data=data_name(name, bool(twin(root)), done), rows=_hash(text))
+        mark |= dict(data=data_name(name, bool(twin(root)), done), rows=_hash(text), options=plain(options))
         with atomic(path) as tmp: tmp.write_text(f'# {KEY}: {to_json(mark)}\n{text}', encoding='utf-8')
 
 # %% ../nbs/47_prepare.ipynb #639a0857

@@ -16,7 +16,7 @@ from torch import Tensor
 import torch.nn.functional as F
 from .core import atomic, UserError
 from .faces import crop
-from .clips import clip_indices, Clips, sample_augmentation, zoom
+from .clips import chain_of, clip_indices, Clips, sample_augmentation, zoom
 from .datasets import LAYOUTS
 
 # %% ../nbs/49_truth.ipynb #fffc21c5
@@ -91,7 +91,7 @@ def snippet_truth(
 )->pd.DataFrame: # video_id, t1…tU: share of forged frames
     "The share of forged frames in each snippet of each video"
     def one(video, store):
-        idx = clip_indices(store.meta['numbers'], clips.U, clips.T, short=clips.short, gaps=clips.gaps)
+        idx = clip_indices(store.meta['numbers'], clips.U, clips.T, short=clips.short, gaps=clips.gaps, chain=chain_of(store.meta))
         return forged_share(read_truth(root, truth_name(video, dataset)), np.array(store.meta['numbers'])[idx])
     found = np.stack([one(v, s) for v, s in zip(clips.manifest.video, clips.stores)])        # [V,U]
     return pd.DataFrame(dict(video_id=clips.manifest.video) | {f't{u+1}': found[:, u] for u in range(clips.U)})
