@@ -6,12 +6,12 @@
 __all__ = ['own_root', 'own_crops', 'twin_of', 'stores_of', 'quick_crops']
 
 # %% ../nbs/86_crops.ipynb #fef2fd40
-import hashlib, os
+import hashlib
 from itertools import product
 from pathlib import Path
 from filelock import FileLock
 import pandas as pd
-from .core import UserError
+from .core import cores, UserError
 from .profiles import profile_of, Size
 from .stores import store_path, write_store
 from .layouts import COLUMNS
@@ -52,7 +52,7 @@ def twin_of(name, profile, home, size=None, progress=False): # Path
     "The twin of a data set, made if need be"
     if profile == 'full': raise UserError('the profile full is for your own copies of the data sets: name the folder that holds them with --data')
     folder = Path(home)/'twins'/profile
-    make_twin(name, folder, profile, workers=os.cpu_count(), size=size, refresh=True, progress=progress)
+    make_twin(name, folder, profile, workers=cores(), size=size, refresh=True, progress=progress)
     return folder/FOLDERS[name]
 
 # %% ../nbs/86_crops.ipynb #f82dac76
@@ -71,7 +71,7 @@ def stores_of(
     with FileLock(Path(home)/f'.{profile}-{name}.lock'):
         if data: root, stores = own_root(name, data), own_crops(name, profile, home, data)
         else: root, stores = twin_of(name, profile, home, size, progress), Path(home)/'crops'/profile/name
-        done = prepare(name, root, stores, os.cpu_count(), device, size=profile_of(profile).crop, every=profile_of(profile).every, progress=progress,
+        done = prepare(name, root, stores, cores(), device, size=profile_of(profile).crop, every=profile_of(profile).every, progress=progress,
                        refresh=refresh)
     if (done.problem != '').all():
         raise UserError(f'{stores}: none of the {len(done)} videos could be prepared: {done.problem.iloc[0]}')

@@ -16,6 +16,7 @@ from .core import atomic, UserError, write_json
 from .profiles import profile_of
 from .stamps import read_stamp, save_png, stamp
 from .sources import NO_NUMBERS
+from .backbone import start_mark
 from .model import preset
 from .networks import config_from, load_model, save_model
 from .baselines.core import BaselineConfig, ROWS
@@ -79,7 +80,7 @@ def make_spec(
     tcfg = TrainConfig(**recipe | (train or {}))
     cfg = network(row, preset, net | (model or {}), tcfg.U)
     return dict(profile=profile, row=row, preset=preset, seed=seed, data=data_mark(stores, method, compression),
-                model=dataclasses.asdict(cfg), train=dataclasses.asdict(tcfg))
+                model=dataclasses.asdict(cfg), train=dataclasses.asdict(tcfg)) | start_mark(cfg)
 
 # %% ../nbs/83_experiments.ipynb #047747d0
 def configs(spec): # HCILConfig (or BaselineConfig), TrainConfig
@@ -135,6 +136,7 @@ def train_run(run, stores, device='cpu', workers=0, progress=False, compiled=Fal
     trainer = Trainer(cfg.build(), loader, tcfg, spec['seed'], folder, device, val,
                       forged_frames(clips, stores), compiled=compiled, every=50, progress=progress)
     if trainer.resume() and progress and not trainer.finished: print(f'goes on after step {trainer.step}')
+    run.about['weights'] = getattr(trainer.net, 'weights', '')                    # what the training began with: into the record
     log = trainer.fit()
     if rank() == 0: keep_training(run, trainer, log, started)
 
@@ -179,8 +181,9 @@ def work(stores, device='cpu', workers=0, progress=False, compiled=False): # fun
 # %% ../nbs/83_experiments.ipynb #dbb2ca77
 def own_code(spec): # names of modules
     "Code that only some runs depend on: the baseline's notebook, the data set's loader"
-    name, data = spec.get('model', {}).get('baseline'), spec.get('data', {}).get('source', '').split(' ')[0]
-    return [f'hcil.baselines.{ROWS[name]}' for name in [name] if name] + [LAYOUTS[data].load.__module__ for data in [data] if data in LAYOUTS]
+    field = lambda part, name: (spec.get(part) or {}).get(name) or ''            # a specification may be anybody's
+    name, data = field('model', 'baseline'), field('data', 'source').split(' ')[0]
+    return [f'hcil.baselines.{ROWS[name]}' for name in [name] if name in ROWS] + [LAYOUTS[data].load.__module__ for data in [data] if data in LAYOUTS]
 
 # %% ../nbs/83_experiments.ipynb #8d0ec09d
 CODE = dict(modules=('hcil.experiments', 'hcil.faces', 'hcil.video', 'hcil.stores'), also=own_code,

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from fastcore.basics import patch
 from tqdm import tqdm
-from .core import home_folder, listed, pick_device, UserError, write_json
+from .core import cores, home_folder, listed, pick_device, UserError, write_json
 from .profiles import profile_of
 from .stamps import stamp
 from .workers import process_pool
@@ -57,7 +57,7 @@ class Setting:
 @patch
 def threads(self:Setting)->int:
     "Threads of one job"
-    return max(1, int(os.environ.get('OMP_NUM_THREADS') or os.cpu_count())//self.jobs)
+    return max(1, cores()//self.jobs)
 
 # %% ../nbs/87_plan.ipynb #ac135832
 @patch

@@ -6,8 +6,8 @@
 __all__ = ['summary', 'describe_verify', 'hcil_prepare']
 
 # %% ../nbs/48_prepare_command.ipynb #02d4d266
-import os, sys
-from .core import command, home_folder, pick_device, UserError
+import sys
+from .core import command, cores, home_folder, pick_device, UserError
 from .layouts import twin
 from .datasets import examine, LAYOUTS
 from .prepare import prepare
@@ -108,7 +108,7 @@ def hcil_prepare(
     readings = _readings(name, compression=compression, methods=methods, splits=splits, youtube=youtube, val_share=val_share)
     if verify: sys.exit(1 if describe_verify(name, data, sample or None, **readings) else 0)
     out = out or home_folder()/'crops'/name
-    done = prepare(name, data, out, workers or os.cpu_count(), pick_device(device), timeout, limit, True, readings, refresh,
+    done = prepare(name, data, out, workers or cores(), pick_device(device), timeout, limit, True, readings, refresh,
                    size=size, scale=scale, box=box, smooth=smooth, every=every, boxes=boxes)
     for sentence in (*getattr(done, 'attrs', {}).get('notes', []), *summary(done, out)): print(sentence)
     if done.problem.str.startswith('failed').any(): sys.exit(1)

@@ -6,8 +6,7 @@
 __all__ = ['hcil_pretrain']
 
 # %% ../nbs/64_pretrain.ipynb #e37d5207
-import json, multiprocessing, time
-from concurrent.futures import ProcessPoolExecutor
+import json, time
 from pathlib import Path
 from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 from .core import atomic, command, cores, ends_in_order, fitting, from_json, ordinary_file, UserError
 from .stamps import stamp
+from .workers import process_pool
 from .backbone import ScaledResNet, twins_weights
 from .model import RGB
 from .forgeries import cut_out, render_recording, to_video
@@ -58,7 +58,7 @@ def album(
     show = lambda it: tqdm(it, total=len(args), desc='drawing people', disable=not progress, ncols=80)
     if workers < 2: pages = [snapshots(a) for a in show(args)]
     else:
-        with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), ends_in_order) as pool:
+        with process_pool(workers, ends_in_order) as pool:
             pages = list(show(pool.map(snapshots, args, chunksize=8)))
     return torch.cat([x for x, _ in pages]), torch.cat([y for _, y in pages])
 

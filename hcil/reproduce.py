@@ -14,7 +14,7 @@ from pathlib import Path
 from fastcore.basics import patch
 from fastcore.script import Param, store_true
 from tqdm import tqdm
-from .core import atomic, command, fingerprint, repo_root, spec_hash, UserError
+from .core import atomic, command, cores, fingerprint, repo_root, spec_hash, UserError
 from .profiles import profile_of
 from .stamps import check_stamps, code_version, read_stamp
 from .sources import what_changed
@@ -230,8 +230,8 @@ def execute(self:Job, nbs): # yields notebook, dict
     "One after the other, or `jobs` at a time, each in a process of its own"
     tasks = [(nb, self.params[nb.stem], self.root) for nb in nbs]
     if self.jobs == 1: yield from ((t[0], run_notebook(*t)) for t in tasks); return
-    cores = max(1, os.cpu_count()//self.jobs)
-    with environment(OMP_NUM_THREADS=cores), process_pool(self.jobs) as pool:
+    threads = max(1, cores()//self.jobs)
+    with environment(OMP_NUM_THREADS=threads), process_pool(self.jobs) as pool:
         started = {pool.submit(run_notebook, *t): t for t in tasks}
         for done in as_completed(started):
             broken = isinstance(e := done.exception(), BrokenProcessPool)

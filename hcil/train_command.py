@@ -6,12 +6,12 @@
 __all__ = ['DEMO', 'describe_run', 'hcil_train', 'make_demo']
 
 # %% ../nbs/84_train_command.ipynb #c381ff6d
-import json, os
+import os
 from pathlib import Path
 from fastcore.script import store_true
 import torch
 import torch.distributed as dist
-from .core import command, pick_device, runs_folder, UserError
+from .core import command, cores, pick_device, runs_folder, UserError
 from .profiles import Size
 from .networks import load_model, save_model
 from .datasets import FOLDERS
@@ -26,9 +26,10 @@ from .experiments import CODE, make_spec, work
 # %% ../nbs/84_train_command.ipynb #9b36b5c8
 def describe_run(run): # yields sentences
     "What a finished run found"
-    r = json.loads(run.path('results.json').read_text())
+    r = run.results()
+    auc = 'not defined' if r['auc'] is None else f"{r['auc']:.3f}"           # with videos of one label only
     yield (f"test: {r['right']} of {r['n']} videos right, accuracy {r['accuracy']:.3f} "
-           f"[{r['accuracy_lo']:.3f}, {r['accuracy_hi']:.3f}], AUC {r['auc']:.3f}")
+           f"[{r['accuracy_lo']:.3f}, {r['accuracy_hi']:.3f}], AUC {auc}")
     if is_twin(run.spec['data']['source']): yield 'These are procedural twins: no number here is one on the real data.'
     yield f'{run.folder}: weights.safetensors, log.csv, curves.png, predictions.csv, results.json'
 
@@ -87,7 +88,7 @@ def hcil_train(
     "Train on prepared crops, evaluate on the test split, keep both as a run; start it again to go on after an interruption"
     if not stores: raise UserError('--stores is missing: give the folder that hcil_prepare filled')
     device = pick_device(device)
-    if device == 'cpu' and 'WORLD_SIZE' not in os.environ: torch.set_num_threads(os.cpu_count())
+    if device == 'cpu' and 'WORLD_SIZE' not in os.environ: torch.set_num_threads(cores())
     train = given(epochs=epochs, batch=batch, lr=lr, size=size, micro_batches=micro_batches, keep=keep)
     net = dict(pretrained=None) if pretrained == 'none' else given(pretrained=pretrained)
     spec = make_spec(profile, stores, row, method, compression, preset, seed, net, train)
@@ -113,11 +114,11 @@ def make_demo(
     progress:bool=True,
 )->dict: # metrics of the test split
     "Make the weights that `hcil_detect` works with when it is given no others"
-    home, cores = Path(home), os.cpu_count()
-    make_twin('ff++', home/'twin', seed=DEMO['seed'], workers=cores, size=twin, refresh=True, progress=progress)
-    prepare('ff++', home/'twin'/FOLDERS['ff++'], home/'crops', cores, size=64, every=2, progress=progress,
+    home, workers = Path(home), cores()
+    make_twin('ff++', home/'twin', seed=DEMO['seed'], workers=workers, size=twin, refresh=True, progress=progress)
+    prepare('ff++', home/'twin'/FOLDERS['ff++'], home/'crops', workers, size=64, every=2, progress=progress,
             readings=dict(compression='c23'))
-    torch.set_num_threads(cores)
+    torch.set_num_threads(workers)
     spec = make_spec('smoke', home/'crops', 'All', compression='c23', preset='separating', train=train)
     run = RunStore(home/'runs', **CODE).run(spec, work(home/'crops', progress=progress))
     return save_demo(run, out or demo_weights())

@@ -6,7 +6,7 @@
 __all__ = ['RECIPE', 'Fake', 'Job', 'ff_job', 'Shard', 'make_videos', 'recipe', 'make_twin', 'hcil_twins']
 
 # %% ../nbs/54_twins.ipynb #82172b52
-import hashlib, io, json, os, shutil, tarfile, time
+import hashlib, io, json, shutil, tarfile, time
 from collections import Counter
 from concurrent.futures import as_completed
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 import torch
 from tqdm import tqdm
-from .core import atomic, command, home_folder, pick_device, read_json, UserError
+from .core import atomic, command, cores, home_folder, pick_device, read_json, UserError
 from .profiles import profile_of, Size
 from .sources import code_hash
 from .workers import process_pool
@@ -381,6 +381,6 @@ def hcil_twins(
     started, out = time.perf_counter(), Path(out or home_folder()/'twins')/profile
     validate_twins(profile, only, workers, device)
     for name in only or FOLDERS:
-        about = make_twin(name, out, profile, seed, workers or os.cpu_count(), device, refresh=refresh, progress=True)
+        about = make_twin(name, out, profile, seed, workers or cores(), device, refresh=refresh, progress=True)
         print(f"{out/FOLDERS[name]}: {name}, files {about['sha256']}")
     print(f'done in {time.perf_counter()-started:.0f} s; next: hcil_prepare')
