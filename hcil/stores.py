@@ -39,7 +39,7 @@ class StoreError(UserError):
 def frame_name(
     k:int, # frame, from 0
 )->str:
-    "Six digits, so that any sorting keeps the order (audit 3.12, hazard 1)"
+    "Six digits, so that any sorting keeps the order"
     return f'{k:06d}.jpg'
 
 # %% ../nbs/35_stores.ipynb #734143f7

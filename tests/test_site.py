@@ -32,6 +32,8 @@ def test_built(built):
         assert (built / p).exists(), p
     text = (built / "nbs/14_losses.html").read_text()
     assert "default_exp" not in text and "#| export" not in text and 'role="group"' in (built / "nbs/94_widgets.html").read_text()
+    lessons = [(built / f"nbs/class/lesson{k}.html").read_text() for k in range(1, 6)]
+    assert all("your code" in text.lower() and "BEGIN SOLUTION" not in text for text in lessons)  # no answers
     pictures = list((site.ROOT / "figures").glob("*.png"))
     text = (built / "gallery.html").read_text()
     assert pictures and all(p.name in text for p in pictures)

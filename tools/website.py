@@ -19,6 +19,7 @@ import nbformat
 
 import house
 import readme
+from hcil.lessons import students_page
 
 ROOT = house.ROOT
 PAGES = ("CONTRIBUTING.md", "CHANGELOG.md")
@@ -96,7 +97,10 @@ def table_page(path):
 def gather(src):
     "Everything that Sphinx reads"
     for p in house.notebooks(ROOT):
-        copy(p, src, nbformat.writes(page(nbformat.read(p, as_version=4))))
+        nb = nbformat.read(p, as_version=4)
+        if p.match("nbs/class/lesson*.ipynb"):
+            nb = students_page(nb)  # without the answers
+        copy(p, src, nbformat.writes(page(nb)))
     for p in [*ROOT.glob("data_cards/*.md"), ROOT / "cluster/README.md", *(ROOT / o for o in PAGES)]:
         copy(p, src, relinked(p.read_text(encoding="utf-8")))
     copy(ROOT / "nbs/assets/README.md", src, "---\norphan: true\n---\n" + (ROOT / "nbs/assets/README.md").read_text(encoding="utf-8"))
