@@ -33,7 +33,8 @@ OPTIONS = dict(
     smooth=2.,          # how far the track is smoothed, frames
     every=1,            # look for the face in each EVERY-th frame
     border='replicate', # what stands outside the picture
-    boxes='own')        # or 'original': those of the real video a fake was made from
+    boxes='own',        # or 'original': those of the real video a fake was made from
+    min_share=.1)       # a video that shows its face in a smaller share of the frames counts as one without a face
 
 # %% ../nbs/47_prepare.ipynb #da521588
 def _squares(
@@ -126,6 +127,13 @@ def _read_report(path): # dict: columns of the manifest
     content = store.meta['source'].split(';')[0].rpartition(' ')[2]              # of 'name, bytes, sha256 ...'
     return store.meta['report'] | dict(made='', content=content, store=store.mark)
 
+# %% ../nbs/47_prepare.ipynb #6524e620
+def _validate_share(told, least, video):
+    "A face in some few frames is a mistake of the detector, or somebody passing by (A-42)"
+    if told['share'] >= least: return
+    raise NoFace(f"{video}: the face was seen in {told['found']} of {told['frames']} frames, under the share of {least:g}: "
+                 'leave this video out and report it (A-42), or prepare it with a smaller min_share')
+
 # %% ../nbs/47_prepare.ipynb #f53c383b
 def make_store(
     row:dict, # of a manifest
@@ -144,6 +152,7 @@ def make_store(
         if not (why := _why(path, source, options, refresh)): return _read_report(path)
         video = open_video(row, root)
         track, boxes, note = _follow(row, video, folder, options, device)
+        _validate_share(report(track), options['min_share'], row['video'])
         crops = (crop(f, b, options['size'], options['border']) for f, b in zip(video, boxes))
         meta = dict(video=row['video'], source=source, options=options, numbers=video.numbers, boxes=boxes, faces=track.boxes,
                     found=track.found, track=track.to_dict(), report=report(track) | dict(note=note), code=_crop_code())

@@ -57,7 +57,7 @@ def describe_verify(
     return len(found)
 
 # %% ../nbs/48_prepare_command.ipynb #cee335b2
-def _validate_prepare(name, size, scale, box, smooth, every, boxes, limit, workers, sample):
+def _validate_prepare(name, size, scale, box, smooth, every, boxes, limit, workers, sample, min_share):
     "Refuse, in a sentence, what can't be done"
     for what, value, allowed in (('data set', name, LAYOUTS), ('--box', box, ('frame','video')),
                                  ('--boxes', boxes, ('own','original'))):
@@ -66,6 +66,7 @@ def _validate_prepare(name, size, scale, box, smooth, every, boxes, limit, worke
                                ('workers', workers, 0), ('sample', sample, 0), ('limit', 1 if limit is None else limit, 1)):
         if value < least: raise UserError(f'--{what} is {value}: give at least {least}')
     if not 1 <= scale <= 3: raise UserError(f'--scale is {scale}: give a factor between 1 and 3, 1.3 is usual')
+    if not 0 <= min_share <= 1: raise UserError(f'--min_share is {min_share}: give a share from 0 to 1, 0.1 is usual')
 
 # %% ../nbs/48_prepare_command.ipynb #59c2dd05
 def _readings(name, **given): # dict: options of the loader
@@ -89,6 +90,7 @@ def hcil_prepare(
     smooth:float=2., # how far the track is smoothed, frames; 0: not at all
     every:int=1, # look for the face in each EVERY-th frame
     boxes:str='own', # own, or original: those of the real video a fake was made from
+    min_share:float=.1, # a video that shows its face in a smaller share of the frames is dropped
     compression:str=None, # of ff++: raw, c23, c40 or several with commas; the loader's choice if left out
     methods:str=None, # of ff++: Deepfakes, Face2Face, FaceSwap, NeuralTextures, FaceShifter or several with commas
     splits:str=None, # of ff++: folder of train.json, val.json and test.json, if they lie elsewhere
@@ -103,12 +105,12 @@ def hcil_prepare(
     sample:int=3, # with --verify: files to open in each folder; 0: all of them
 ):
     "Find the faces in a data set, cut them out and store them; run it again to go on after an interruption"
-    _validate_prepare(name, size, scale, box, smooth, every, boxes, limit, workers, sample)
+    _validate_prepare(name, size, scale, box, smooth, every, boxes, limit, workers, sample, min_share)
     if not data: raise UserError('--data is missing: give the folder of the data set')
     readings = _readings(name, compression=compression, methods=methods, splits=splits, youtube=youtube, val_share=val_share)
     if verify: sys.exit(1 if describe_verify(name, data, sample or None, **readings) else 0)
     out = out or home_folder()/'crops'/name
     done = prepare(name, data, out, workers or cores(), pick_device(device), timeout, limit, True, readings, refresh,
-                   size=size, scale=scale, box=box, smooth=smooth, every=every, boxes=boxes)
+                   size=size, scale=scale, box=box, smooth=smooth, every=every, boxes=boxes, min_share=min_share)
     for sentence in (*getattr(done, 'attrs', {}).get('notes', []), *summary(done, out)): print(sentence)
     if done.problem.str.startswith('failed').any(): sys.exit(1)
