@@ -16,7 +16,7 @@ from .profiles import profile_of, Size
 from .stores import store_path, write_store
 from .layouts import COLUMNS
 from .datasets import FOLDERS
-from .prepare import claim, prepare, same_videos, write_prepared
+from .prepare import claim, prepare, read_claim, same_videos, write_prepared
 from .forgeries import pair_clips
 from .twins import make_twin
 from .cells import METHODS
@@ -45,7 +45,8 @@ def own_crops(
     here = Path(home)/'crops'/f'{profile}-{mark}'/name
     if here.exists(): return here
     others = sorted((Path(home)/'crops').glob(f'{profile}-*/{name}'))
-    return next((o for o in others if same_videos(o, place/FOLDERS[name])), here)
+    moved = [o for o in others if (old := read_claim(o)) and not old[1].is_dir()]             # whose videos are no longer where they were
+    return next((o for o in moved if same_videos(o, place/FOLDERS[name])), here)
 
 # %% ../nbs/86_crops.ipynb #e9c9f445
 def twin_of(name, profile, home, size=None, progress=False): # Path

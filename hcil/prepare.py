@@ -241,6 +241,8 @@ def claim(
 # %% ../nbs/47_prepare.ipynb #a9907002
 SEEN = ('video', 'label', 'method', 'split', 'compression', 'content')
 
+def _hash(text): return hashlib.sha256(text.encode()).hexdigest()[:16]
+
 def videos_mark(
     rows:pd.DataFrame, # of a prepared manifest, all or some
 )->str: # 16 hex digits
@@ -256,7 +258,18 @@ def data_name(
     "A data set's name with the mark of its videos"
     return f"{name} ({'twin '*is_twin}{videos_mark(rows)})"
 
-def _hash(text): return hashlib.sha256(text.encode()).hexdigest()[:16]
+# %% ../nbs/47_prepare.ipynb #2eddb2fa
+def _complete(done, out): # DataFrame
+    "The columns `content` and `store`, where they are missing, from the stores themselves"
+    if {'content', 'store'} <= set(done.columns): return done
+    paths = [store_path(out, v) for v in done.video]
+    stores = [CropStore(p) if p.exists() else None for p in paths]
+    return done.assign(content=[s.meta['content'][:16] if s else '' for s in stores], store=[s.mark if s else '' for s in stores])
+
+def _old_rows(path, mark): # DataFrame
+    "What an earlier run with the same options wrote; no rows if there is none, or if it can't be read"
+    try: return read_prepared(path.parent) if read_stamp(path)['spec'] == mark['spec'] else pd.DataFrame(columns=['video'])
+    except (UserError, OSError): return pd.DataFrame(columns=['video'])
 
 def _still_there(old, every, marks): # rows of `old`
     "Rows of an earlier run whose files are as they were; what the data set says of them is today's"
@@ -267,18 +280,7 @@ def _still_there(old, every, marks): # rows of `old`
     kept = [r | now.get(r['video'], {}) for r in old.to_dict('records') if same(r)]
     return pd.DataFrame(kept, columns=old.columns)
 
-def _old_rows(path, mark): # DataFrame
-    "What an earlier run with the same options wrote; no rows if there is none, or if it can't be read"
-    try: return read_prepared(path.parent) if read_stamp(path)['spec'] == mark['spec'] else pd.DataFrame(columns=['video'])
-    except (UserError, OSError): return pd.DataFrame(columns=['video'])
-
-def _complete(done, out): # DataFrame
-    "The columns `content` and `store`, where they are missing, from the stores themselves"
-    if {'content', 'store'} <= set(done.columns): return done
-    paths = [store_path(out, v) for v in done.video]
-    stores = [CropStore(p) if p.exists() else None for p in paths]
-    return done.assign(content=[s.meta['content'][:16] if s else '' for s in stores], store=[s.mark if s else '' for s in stores])
-
+# %% ../nbs/47_prepare.ipynb #02ed19a2
 def write_prepared(
     done:pd.DataFrame, # rows of a manifest, with `RESULTS`
     out:Path, # folder of the stores
