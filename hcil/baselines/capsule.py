@@ -30,7 +30,7 @@ def vgg_weights(part, cfg)->str: # where from, for the stamp
     if cfg.width != 1: raise UserError(f'weights of VGG-19 have width 1, not {cfg.width}: give width=1 or pretrained=None')
     whole = torchvision.models.vgg19(weights=None, init_weights=False)
     source = load_pretrained(whole, cfg.but(backbone='vgg19'))
-    if not source.startswith('random'): part.load_state_dict(whole.features[:19].state_dict())
+    part.load_state_dict(whole.features[:19].state_dict())
     return source
 
 # %% ../../nbs/baselines/capsule.ipynb #90219609

@@ -97,7 +97,6 @@ def picture_weights(
     two = torchvision.models.googlenet(weights=None, aux_logits=True, init_weights=False)
     two.fc = nn.Identity()
     source = load_pretrained(two, cfg.but(backbone='googlenet'))
-    if source.startswith('random'): return source, None
     return f'{source}, inflated', two.state_dict()
 
 # %% ../../nbs/baselines/i3d.ipynb #0970d787
