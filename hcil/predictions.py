@@ -59,7 +59,7 @@ def write_predictions(
     return Path(path)
 
 # %% ../nbs/70_predictions.ipynb #e1bbb04e
-TEXT, MOST = ('video_id', 'method'), 1 << 30                          # all other columns are numbers; bytes of a table
+TEXT, MOST = ('video_id', 'method', 'kind'), 1 << 30                  # all other columns are numbers; bytes of a table
 
 def without_comments(text): # the table alone
     "Leave out comments and empty lines at the beginning"

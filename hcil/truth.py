@@ -88,13 +88,16 @@ def snippet_truth(
     clips:Clips, # whose snippets
     root:Path, # of the twin they were cut from
     dataset:str='ff++', # one of `hcil.datasets.NAMES`
-)->pd.DataFrame: # video_id, t1…tU: share of forged frames
-    "The share of forged frames in each snippet of each video"
-    def one(video, store):
+)->pd.DataFrame: # video_id; t1…tU: share of forged frames; kind: local, global, both, '' for real ones; local: strength of what jumps
+    "What is forged in each snippet of each video, and how"
+    def one(video, store): # [U], info
         idx = clip_indices(store.meta['numbers'], clips.U, clips.T, short=clips.short, gaps=clips.gaps, chain=chain_of(store.meta))
-        return forged_share(read_truth(root, truth_name(video, dataset)), np.array(store.meta['numbers'])[idx])
-    found = np.stack([one(v, s) for v, s in zip(clips.manifest.video, clips.stores)])        # [V,U]
-    return pd.DataFrame(dict(video_id=clips.manifest.video) | {f't{u+1}': found[:, u] for u in range(clips.U)})
+        truth = read_truth(root, truth_name(video, dataset))
+        return forged_share(truth, np.array(store.meta['numbers'])[idx]), truth['info']
+    shares, infos = zip(*(one(v, s) for v, s in zip(clips.manifest.video, clips.stores)))
+    of_each = {f't{u+1}': t for u, t in enumerate(np.stack(shares, 1))}                      # V of [U] -> U of [V]
+    return pd.DataFrame(dict(video_id=clips.manifest.video) | of_each |
+                        dict(kind=[i.get('kind', '') for i in infos], local=[i.get('local', 0.) for i in infos]))
 
 # %% ../nbs/49_truth.ipynb #223fcd62
 def batch_truth(
