@@ -266,12 +266,12 @@ def misfit(
     where:str='', # its name in the sentence
 )->str: # '' if it is as it should be
     "What is wrong with a value"
-    origin, args, wrong = get_origin(kind), get_args(kind), f"{where.lstrip('.') or 'it'} is {repr(value)[:40]}, and should be {_named(kind)}"
-    if origin is Annotated: return wrong if misfit(value, args[0]) or _outside(value, args[1:]) else ''
-    if origin in (Union, UnionType): return '' if any(not misfit(value, a) for a in args) else wrong
-    if origin is Literal: return '' if any(value == a and type(value) is type(a) for a in args) else wrong
+    origin, args, wrong = get_origin(kind), get_args(kind), lambda: f"{where.lstrip('.') or 'it'} is {repr(value)[:40]}, and should be {_named(kind)}"
+    if origin is Annotated: return wrong() if misfit(value, args[0]) or _outside(value, args[1:]) else ''
+    if origin in (Union, UnionType): return '' if any(not misfit(value, a) for a in args) else wrong()
+    if origin is Literal: return '' if any(value == a and type(value) is type(a) for a in args) else wrong()
     outer = dict if is_typeddict(kind) else list if origin is tuple else origin or kind
-    if _misfit_plain(value, outer) or origin is tuple and len(value) != len(args): return wrong
+    if _misfit_plain(value, outer) or origin is tuple and len(value) != len(args): return wrong()
     lacking = sorted(getattr(kind, '__required_keys__', set()) - set(value)) if outer is dict else []
     if lacking: return f"{where.lstrip('.') or 'it'} lacks {', '.join(lacking)}"
     return next((m for v, a, name in _parts(value, kind) if (m := misfit(v, a, where+name))), '')
