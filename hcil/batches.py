@@ -11,6 +11,7 @@ from fastcore.basics import patch
 import torch
 from torch.utils.data import DataLoader, Sampler
 from .core import UserError, validate_reading
+from .workers import starting, WorkerError
 from .seeds import item_generator
 from .clips import Clips
 
@@ -123,7 +124,16 @@ def __iter__(self:BalancedBatches): # yields lists of (place, visit)
 
 # %% ../nbs/37_batches.ipynb #e02e818a
 class ClipLoader(DataLoader):
-    "A DataLoader that knows its epoch"
+    "A DataLoader that knows its epoch, and says in one sentence what went wrong in its processes"
+    def __iter__(self):
+        if self.num_workers and not self.dataset.epoch.is_shared():
+            raise WorkerError('processes cannot share memory here (no /dev/shm): use --workers 0')
+        try:
+            with starting(): yield from super().__iter__()
+        except UserError as e:
+            own = str(e).rpartition(f'{type(e).__name__}: ')[2]                # torch puts the traceback of the worker before it
+            raise type(e)(own.strip()) from None
+
     def set_epoch(self,
         epoch:int, # before each epoch of training
         start:int=0, # first batch of the epoch: the videos of those before it are not read

@@ -180,6 +180,13 @@ def validate_margin(
         raise UserError(f"margin={margin} needs crops made with scale {hi} or more, "
                          f"but the stores' scale is {scale}")
 
+# %% ../nbs/36_clips.ipynb #025b2821
+def shared_number()->Tensor: # 0
+    "A whole number that worker processes see change; not shared where the machine has no /dev/shm"
+    number = torch.zeros((), dtype=torch.long)
+    try: return number.share_memory_()
+    except RuntimeError: return number
+
 # %% ../nbs/36_clips.ipynb #9a9b8a05
 class Clips(Dataset):
     "Clips of the videos in a manifest: the same under the same seed, whoever asks, in any order"
@@ -201,7 +208,7 @@ class Clips(Dataset):
         self.short, self.gaps, self.margin, self.size = short, gaps, margin, size or self.stores[0].meta['size']
         self.labels = [int(l) for l in self.manifest.label]
         self.notes = clip_notes(self.stores, lost, U, T, short, gaps)
-        self.epoch = torch.zeros((), dtype=torch.long).share_memory_()
+        self.epoch = shared_number()
         self._check()
 
     def _check(self):

@@ -9,13 +9,14 @@ __all__ = ['jpeg', 'StoreError', 'write_store', 'read_index', 'CropStore', 'vali
 # %% ../nbs/35_stores.ipynb #ef9becb3
 import hashlib, io, json, struct, zipfile, zlib
 from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, NotRequired, TypedDict
 from fastcore.basics import patch
 import numpy as np
 from PIL import Image
 import torch
 from torch import Tensor
 from torchvision.io import decode_jpeg, ImageReadMode
-from .core import atomic, UserError
+from .core import atomic, from_json, misfit, TEXT_LIMIT, UserError
 
 # %% ../nbs/35_stores.ipynb #be4de7fa
 def jpeg(
@@ -70,8 +71,7 @@ def validate_lists(meta, N):
     for key in ('numbers', 'boxes', 'faces', 'found'):
         n = N if meta.get(key) is None else len(meta[key])
         if n != N: raise ValueError(f"{meta['video']}: {N} crops, but meta[{key!r}] has {n}")
-    numbers = meta['numbers']
-    if any(a >= b for a, b in zip(numbers, numbers[1:])):
+    if (np.diff(meta['numbers']) <= 0).any():
         raise ValueError(f"{meta['video']}: the frame numbers do not ascend: sort the frames by number first")
 
 # %% ../nbs/35_stores.ipynb #ffc96ebe
@@ -146,30 +146,77 @@ def validate_index(path, infos, end):
             damaged_store(path, f'{i.filename} is not where it should be')
 
 # %% ../nbs/35_stores.ipynb #678e7cc7
-def validate_meta(path, meta, infos):
-    "Does meta.json speak of these entries?"
+class Options(TypedDict, total=False):
+    "Options of the crops that clips are drawn by; other keys are allowed"
+    scale:Annotated[float, .01, 100]
+    border:str
+
+class Meta(TypedDict):
+    "What meta.json must hold, see the table; other keys are allowed"
+    format:Literal[FORMAT]
+    version:int
+    video:str
+    source:str
+    options:Options
+    frames:int
+    size:Annotated[int, 1, 1<<14]
+    content:str
+    index:str
+    numbers:list
+    boxes:list|None
+    faces:NotRequired[list|None]
+    found:list
+    track:NotRequired[dict[str, list]]
+    report:NotRequired[dict]
+
+# %% ../nbs/35_stores.ipynb #d43158ea
+SHAPES = dict(numbers=('i', ()), boxes=('if', (4,)), faces=('if', (4,)), found=('b', ()))  # kind of number, shape of an entry
+
+def as_array(values, name, kinds): # a list of numbers as an array
+    "One list of meta.json"
+    a = np.array(values)
+    if a.dtype.kind not in kinds or not np.isfinite(a).all(): raise ValueError(f'meta[{name!r}] holds something else than numbers')
+    return a
+
+def compact(
+    meta:dict, # whose fields fit `Meta`
+)->dict: # the same, with arrays for lists
+    "meta.json as it is kept in memory"
+    lists = {k: as_array(meta[k], k, kinds) for k, (kinds, _) in SHAPES.items() if meta.get(k) is not None}
+    for k, a in lists.items():
+        if a.shape[1:] != SHAPES[k][1]: raise ValueError(f'meta[{k!r}] has the shape {list(a.shape)}')
+    if lists['numbers'][:1] < 0: raise ValueError("meta['numbers'] begins below 0")
+    track = {k: as_array(v, f'track.{k}', 'ifb') for k, v in meta.get('track', {}).items()}
+    return meta | lists | (dict(track=track) if track else {})
+
+# %% ../nbs/35_stores.ipynb #3e20cd90
+def validate_meta(path, meta, infos): # meta, compact
+    "Is meta.json as it should be, and does it speak of these entries?"
     if not isinstance(meta, dict) or meta.get('format') != FORMAT:
         damaged_store(path, 'not a crop store of this project')
     if meta.get('version') != VERSION:
-        damaged_store(path, f"of version {meta.get('version')}, but this is version {VERSION}")
-    if meta.get('frames') != len(infos):
-        damaged_store(path, f"{len(infos)} frames where {meta.get('frames')} were written")
-    if meta.get('index') != index_hash(infos):
-        damaged_store(path, 'its frames were changed after it was made')
-    try: validate_lists(meta, len(infos))
-    except (ValueError, TypeError, KeyError) as e: damaged_store(path, f'its meta.json is damaged ({e})')
+        damaged_store(path, f"of version {str(meta.get('version'))[:20]}, but this is version {VERSION}")
+    if why := misfit(meta, Meta): damaged_store(path, f'its meta.json is damaged ({why})')
+    if meta['frames'] != len(infos): damaged_store(path, f"{len(infos)} frames where {meta['frames']} were written")
+    if meta['index'] != index_hash(infos): damaged_store(path, 'its frames were changed after it was made')
+    try:
+        meta = compact(meta)
+        validate_lists(meta, len(infos))
+        return meta
+    except (ValueError, OverflowError) as e: damaged_store(path, f'its meta.json is damaged ({e})')
 
 # %% ../nbs/35_stores.ipynb #6ea2cd34
 BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError,
           ValueError, KeyError, IndexError, OverflowError)   # what zipfile and json raise at damaged bytes
 
 def _entries_and_meta(path):
-    "What the zip lists, and its meta.json; both unchecked but for the places of the entries"
+    "What the zip lists, and the bytes of its meta.json; both unchecked but for the places of the entries"
     try:
         with zipfile.ZipFile(path) as z:
             infos = z.infolist()
             validate_index(path, infos, z.start_dir)
-            return infos[:-1], json.loads(z.read('meta.json'))
+            if infos[-1].file_size > TEXT_LIMIT: damaged_store(path, f'its meta.json has more than {TEXT_LIMIT:,} bytes')
+            return infos[:-1], z.read('meta.json')
     except StoreError: raise
     except FileNotFoundError: raise StoreError(f"{path}: there is no such crop store; make it with hcil_prepare") from None
     except BROKEN as e: damaged_store(path, f'not a whole zip file ({e})')
@@ -180,12 +227,15 @@ def _entries_and_meta(path):
 # %% ../nbs/35_stores.ipynb #5ae1a244
 def read_index(
     path:Path, # a crop store
-)->tuple: # meta, where each JPEG begins `[N]`, its length `[N]`, its checksum `[N]`
+)->tuple: # meta, its mark, where each JPEG begins `[N]`, its length `[N]`, its checksum `[N]`
     "The cheap check of a store, and where everything lies in it; no picture is read"
-    infos, meta = _entries_and_meta(path)
-    validate_meta(path, meta, infos)
+    infos, data = _entries_and_meta(path)
+    try: meta = from_json(data.decode())
+    except ValueError as e: damaged_store(path, f'its meta.json is damaged ({e})')
+    meta = validate_meta(path, meta, infos)
     starts = [i.header_offset + HEAD + len(i.filename) for i in infos]
-    return meta, *map(np.array, (starts, [i.file_size for i in infos], [i.CRC for i in infos]))
+    arrays = map(np.array, (starts, [i.file_size for i in infos], [i.CRC for i in infos]))
+    return meta, hashlib.sha256(data).hexdigest()[:16], *arrays
 
 # %% ../nbs/35_stores.ipynb #0658e4bc
 class CropStore:
@@ -194,17 +244,12 @@ class CropStore:
         path:Path, # made by `write_store`
     ):
         self.path = Path(path)
-        self.meta, self.starts, self.sizes, self.checksums = read_index(self.path)
+        self.meta, self.mark, self.starts, self.sizes, self.checksums = read_index(self.path)
 
     def __len__(self): return len(self.starts)
     def __repr__(self): return f"CropStore {self.meta['video']}: {len(self)} crops of {self.meta['size']} px"
 
 # %% ../nbs/35_stores.ipynb #8f34b5e7
-@patch(as_prop=True)
-def mark(self:CropStore)->str: # 16 hex digits
-    "What tells a store from every other: a hash of its meta.json"
-    return hashlib.sha256(json.dumps(self.meta, sort_keys=True).encode()).hexdigest()[:16]
-
 def validate_mark(
     store:CropStore,
     video:str, # the id that it should have
