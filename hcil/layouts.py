@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'SUFFIXES', 'row', 'Loaded', 'open_mp4', 'check_mp4', 'count_videos', 'Layout', 'LayoutError', 'some',
-           'read_strict_json', 'mp4s', 'videos_below', 'twin', 'method_and_last', 'validate_share', 'carve_val',
-           'shared_identities', 'describe_shared']
+           'read_strict_json', 'mp4s', 'videos_below', 'Counts', 'twin', 'method_and_last', 'validate_share',
+           'carve_val', 'shared_identities', 'describe_shared']
 
 # %% ../nbs/40_layouts.ipynb #9ea05c51
 import inspect, json, os
@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, TypedDict
 import numpy as np
 import pandas as pd
-from .core import UserError
+from .core import misfit, UserError
 from .video import probe, Video
 
 # %% ../nbs/40_layouts.ipynb #a5985dc3
@@ -162,14 +162,17 @@ def videos_below(
     return {p for p in found if (Path(root)/p).is_file()}
 
 # %% ../nbs/40_layouts.ipynb #93088b2b
+class Counts(TypedDict, total=False):
+    "What TWIN.json must hold as it should be, if it holds it"
+    counts:dict[str, Annotated[int, 0, None]]
+
 def twin(
     root:Path, # of a data set
 )->dict: # what TWIN.json says; empty for real data
     "Is this a procedural twin?"
     if not (Path(root)/'TWIN.json').exists(): return {}
     t = read_strict_json(Path(root)/'TWIN.json')
-    if not isinstance(t, dict) or not isinstance(t.get('counts', {}), dict):
-        raise LayoutError(f'{root}/TWIN.json: not an object with `counts`; make the twin again')
+    if why := misfit(t, Counts): raise LayoutError(f'{root}/TWIN.json: {why}; make the twin again with hcil_twins --refresh')
     return t
 
 # %% ../nbs/40_layouts.ipynb #9440132b

@@ -11,17 +11,18 @@ import functools, hashlib, io, json, queue, re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypedDict
 from filelock import FileLock
 import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
-from .core import atomic, read_json, spec_hash, UserError
+from .core import atomic, misfit, read_fields, read_json, read_text, spec_hash, UserError
 from .stamps import KEY, read_stamp, stamp, to_json
 from .sources import NO_NUMBERS, sources
 from .workers import Worker
 from .faces import crop, FaceError, NoFace, report, reuse, square, Track, track_video
-from .stores import CropStore, plain, source_mark, store_path, StoreError, why_make, write_store
+from .stores import CropStore, damaged_store, plain, source_mark, store_path, StoreError, why_make, write_store
 from .layouts import COLUMNS, twin
 from .datasets import manifest, open_video
 
@@ -72,14 +73,14 @@ def _follow(row, video, folder, options, device): # Track, `[N,4]` boxes, note
 class _SourceMarks:
     "The mark of each source file below a root, remembered in a file"
     def __init__(self, root, file):
-        self.root, self.file, self.known = Path(root), Path(file), read_json(file)
-        if not isinstance(self.known, dict): self.known = {}
+        self.root, self.file = Path(root), Path(file)
+        self.known = read_json(file, dict[str, tuple[list[int], str]]) or {}           # path: [[bytes, time], mark]
 
     def of(self, path): # text, see `source_mark`
         stat = (self.root/path).stat()
         seen = [stat.st_size, stat.st_mtime_ns]
         entry = self.known.get(path)
-        if not (isinstance(entry, list) and entry[:1] == [seen]): self.known[path] = entry = [seen, source_mark(self.root/path)]
+        if not entry or entry[0] != seen: self.known[path] = entry = [seen, source_mark(self.root/path)]
         return entry[1]
 
     def save(self):
@@ -121,9 +122,14 @@ def _why(path, source, options, refresh): # text, '' if the store there will do
     if why or not refresh or CropStore(path).meta.get('code') == _crop_code(): return why
     return 'made by other code'
 
+class _Report(TypedDict):
+    "What a store that was made here says of its video, see `report` of 34_faces"
+    frames:int; found:int; share:float; max_faces:int; longest_gap:int; switched:int; note:str
+
 def _read_report(path): # dict: columns of the manifest
     "What a store says of itself"
     store = CropStore(path)
+    if why := misfit(store.meta.get('report'), _Report): damaged_store(path, f'its report is damaged ({why})')
     content = store.meta['source'].split(';')[0].rpartition(' ')[2]              # of 'name, bytes, sha256 ...'
     return store.meta['report'] | dict(made='', content=content, store=store.mark)
 
@@ -206,10 +212,8 @@ def read_claim(
     "Whose crops a folder holds"
     note = Path(out)/'.dataset'
     if not note.exists(): return None
-    try: found = json.loads(note.read_text(encoding='utf-8'))
-    except (ValueError, RecursionError): found = None
-    if isinstance(found, list) and len(found) == 2 and all(isinstance(x, str) for x in found): return found[0], Path(found[1])
-    raise UserError(f'{note}: cannot be read; delete it together with the crops beside it, and run hcil_prepare again')
+    name, root = read_fields(note, tuple[str, str], 'delete it together with the crops beside it, and run hcil_prepare again')
+    return name, Path(root)
 
 def same_videos(
     out:Path, # a folder of stores
@@ -308,11 +312,15 @@ def read_prepared(
     "What was prepared: `Clips(read_prepared(out), out)` makes clips of it; a `UserError` if it was changed since"
     path = Path(out)/'manifest.csv'
     if not path.exists(): raise UserError(f'{path} is missing: run hcil_prepare, or run it again to its end')
-    mark, rows = read_stamp(path), path.read_text(encoding='utf-8').partition('\n')[2]
+    mark, rows = read_stamp(path), read_text(path).partition('\n')[2]
     if 'rows' not in mark: raise UserError(f'{path} was written by an earlier version: run hcil_prepare again')
     if mark['rows'] != _hash(rows): raise UserError(f'{path} was changed since hcil_prepare wrote it: run hcil_prepare again')
     text = dict.fromkeys([*COLUMNS, 'note', 'made', 'problem', 'content', 'store'], str) | dict(label=int)
-    return pd.read_csv(io.StringIO(rows), dtype=text, keep_default_na=False)
+    try: known = pd.read_csv(io.StringIO(rows), dtype=text, keep_default_na=False)
+    except ValueError as e: raise UserError(f'{path}: cannot be read ({e}): run hcil_prepare again') from None
+    if not {*SEEN, 'problem'} <= set(known.columns) or not set(known.label) <= {0, 1}:
+        raise UserError(f'{path} is no manifest of hcil_prepare: run it again')
+    return known
 
 # %% ../nbs/47_prepare.ipynb #c7148926
 RESULTS = dict(frames=0, share=0., max_faces=0, longest_gap=0, switched=0, note='', made='', problem='',

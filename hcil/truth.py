@@ -7,14 +7,15 @@ __all__ = ['truth_path', 'truth_name', 'write_truth', 'read_truth', 'forged_shar
            'masks_for']
 
 # %% ../nbs/49_truth.ipynb #7704a394
-import json
+import json, struct, zipfile, zlib
 from pathlib import Path
+from typing import TypedDict
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 import torch.nn.functional as F
-from .core import atomic, UserError
+from .core import atomic, from_json, misfit, ordinary_file, UserError
 from .faces import crop
 from .clips import chain_of, clip_indices, Clips, sample_augmentation, zoom
 from .datasets import LAYOUTS
@@ -58,6 +59,36 @@ def write_truth(
     with atomic(path) as tmp, open(tmp, 'wb') as f:
         np.savez_compressed(f, info=np.array(json.dumps(info)), **arrays, **more)
 
+# %% ../nbs/49_truth.ipynb #078dc019
+class Info(TypedDict, total=False):
+    "What is true of a video as a whole; the second line for fakes"
+    method:str; target:str; source:str
+    kind:str; local:float; change:float; blur:float
+
+def _validate_truth(found):
+    "Refuse, with a ValueError, arrays that are not those of `write_truth`"
+    if why := misfit(found['info'], Info): raise ValueError(why)
+    places = ['head', 'mask'] if found['info'].get('method', 'real') != 'real' else ['head']     # all of them, or none
+    arrays = ['info', 'forged'] + places*('head' in found) + ['numbers']*('numbers' in found)
+    if set(found) != set(arrays): raise ValueError(f"it holds {', '.join(sorted(found))}")
+    N = len(found['forged'])
+    for name, (kind, shape) in dict(forged=('b', (N,)), head=('f', (N, 3)), mask=('u', (N, ...)), numbers=('i', (N,))).items():
+        if name not in arrays: continue
+        a = found[name]
+        fits = a.shape == shape if ... not in shape else a.ndim == 3 and a.shape[0] == N and a.size
+        if a.dtype.kind != kind or not fits or not np.isfinite(a).all(): raise ValueError(f'{name} is not as it was written')
+    if N == 0 or (np.diff(found.get('numbers', [])) <= 0).any(): raise ValueError('the frame numbers do not ascend')
+
+UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError, KeyError, TypeError,
+              OverflowError, MemoryError, OSError)                                                       # of zipfile and numpy at damaged bytes
+MOST = 2 << 30                                                                                  # bytes of all arrays of a video
+
+def _unpacked(path): # dict of arrays
+    "What a file of truth holds, if it is of reasonable size"
+    with zipfile.ZipFile(ordinary_file(path)) as z: n = sum(i.file_size for i in z.infolist())
+    if n > MOST: raise ValueError(f'it unpacks to {n:,} bytes')
+    with np.load(path, allow_pickle=False) as z: return {k: z[k] for k in z.files}
+
 # %% ../nbs/49_truth.ipynb #51a076a0
 def read_truth(
     root:Path, # of a twin
@@ -67,8 +98,15 @@ def read_truth(
     path = truth_path(root, video)
     if not path.exists():
         raise FileNotFoundError(f'{path}: no truth about {video!r}; only twins have one, make them with hcil_twins')
-    with np.load(path, allow_pickle=False) as z: found = {k: z[k] for k in z.files}
-    return found | dict(info=json.loads(str(found['info'])))
+    try:
+        found = _unpacked(path)
+        found |= dict(info=from_json(str(found['info'])))
+        _validate_truth(found)
+        return found
+    except UserError: raise
+    except UNREADABLE as e:
+        if getattr(e, 'filename', None): raise                              # of the disk: the file may be whole
+        raise UserError(f'{path}: cannot be read ({e}): make the twin again with hcil_twins --refresh') from None
 
 # %% ../nbs/49_truth.ipynb #4d4366bf
 def forged_share(

@@ -11,7 +11,7 @@ from collections import Counter
 from concurrent.futures import as_completed
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 from fastcore.script import Param
 import numpy as np
 from PIL import Image
@@ -294,7 +294,7 @@ def files_hash(root): # 16 hex digits
 def begin(root, mark, refresh=False):
     "Claim a folder for a recipe; refuse one that holds something else, or with `refresh` remove an older twin"
     note = root/'.recipe'
-    other = root.is_dir() and any(root.iterdir()) and (not note.exists() or note.read_text() != mark)
+    other = root.is_dir() and any(root.iterdir()) and (not note.exists() or note.read_text(errors='replace') != mark)
     if other and refresh and note.exists():
         for folder in (root, truth_path(root, '').parent): shutil.rmtree(folder, ignore_errors=True)
     elif other:
@@ -302,6 +302,14 @@ def begin(root, mark, refresh=False):
     with atomic(note) as tmp: tmp.write_text(mark)
 
 # %% ../nbs/54_twins.ipynb #8ac3df46
+class About(TypedDict):
+    "What TWIN.json says"
+    dataset:str
+    recipe:str
+    counts:dict[str, int]
+    sha256:str
+
+# %% ../nbs/54_twins.ipynb #a33e6ca2
 def finish(root, name, profile, seed, mark, counts, lists):
     "Write the lists, and last of all TWIN.json"
     for left in root.rglob('.*.tmp'): left.unlink()                   # of a run that was killed
@@ -350,7 +358,7 @@ def make_twin(
     "Make a twin, or what is missing of it"
     root, size = Path(out)/FOLDERS[name], size or profile_of(profile).twins
     mark = recipe(name, size, seed)
-    about = read_json(root/'TWIN.json')
+    about = read_json(root/'TWIN.json', About)
     if about and about['recipe'] == mark: return about
     begin(root, mark, refresh)
     jobs, lists, counts = JOBS[name](seed, size)
