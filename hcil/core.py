@@ -53,6 +53,10 @@ def command_parser(
 ): # argparse.ArgumentParser
     "What `--help` and `--version` say, and how arguments are read"
     parser = anno_parser(func, prog=func.__name__)
+    for action in parser._actions:                                           # --from-records, too, for --from_records
+        for o in [o.replace('_', '-') for o in action.option_strings if '_' in o]:
+            action.option_strings.insert(0, o)
+            parser._option_string_actions[o] = action
     parser.epilog = f'example: {example}'
     parser.add_argument('--version', action='version', version=f'hcil {release()}')
     return parser

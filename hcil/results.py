@@ -11,6 +11,7 @@ import json
 import numpy as np
 import pandas as pd
 from safetensors import safe_open
+from .core import read_json
 from .profiles import profile_of
 from .baselines.core import ROWS
 from .predictions import read_predictions
@@ -80,10 +81,11 @@ def verdict(
     return 'loses against the baseline, unlike the paper' if gain[2] < 0 else 'no difference to the baseline resolved'
 
 # %% ../nbs/88_results.ipynb #ab20cb96
-def began_with(run): # text, '' if the file is gone
+def began_with(run): # text, '' if nobody knows
     "Where the weights came from with which a run's training began"
     trained = run.folder.parent/run.spec['run'] if 'run' in run.spec else run.folder
-    if not (trained/'weights.safetensors').is_file(): return ''
+    told = ((read_json(trained/'done.json') or {}).get('stamp') or {}).get('weights')
+    if isinstance(told, str) or not (trained/'weights.safetensors').is_file(): return told or ''
     with safe_open(trained/'weights.safetensors', 'pt') as f: return json.loads((f.metadata() or {}).get('weights', '""'))
 
 # %% ../nbs/88_results.ipynb #0d27b177

@@ -12,6 +12,7 @@ from fastcore.basics import patch
 from fastcore.script import Param
 import pandas as pd
 from .core import atomic, command, from_json, ordinary_file, UserError
+from .records import restore
 from .runs import AGAIN, changed_files, clean, is_record, locked, numbers, recover, RunStore, state
 
 # %% ../nbs/61_runs_archive.ipynb #94765999
@@ -234,6 +235,14 @@ def describe_verify(store:RunStore)->tuple: # text, exit status
     last = f'{len(odd)} runs are not in order' if odd else 'all finished runs are in order'
     return '\n'.join([*odd, last]), int(bool(odd))
 
+# %% ../nbs/61_runs_archive.ipynb #396d1d04
+def import_records(store, folder)->tuple: # how many came, how many were there already
+    "All records in a folder, e.g. records/mini"
+    files = sorted(Path(folder).glob('*.json.bz2'))
+    if not files: raise UserError(f'{folder}: holds no records')
+    came = sum(restore(store, file) for file in files)
+    return came, len(files)-came
+
 # %% ../nbs/61_runs_archive.ipynb #bfa87e9c
 ACTIONS = ('list', 'why', 'verify', 'export', 'import')
 
@@ -244,11 +253,11 @@ def act(
 )->tuple: # text, exit status
     "What `hcil_runs` does"
     if what not in ACTIONS: raise UserError(f"unknown action {what!r}: choose one of {', '.join(ACTIONS)}")
-    if what in ('export', 'import') and not names: raise UserError(f'{what} needs the name of a .zip file')
+    if what in ('export', 'import') and not names: raise UserError(f'{what} needs the name of a .zip file' + ', or of a folder of records'*(what == 'import'))
     if what == 'list': return describe_store(store), 0
     if what == 'why': return describe_why(store, names), 0
     if what == 'verify': return describe_verify(store)
-    if what == 'import': return '{} runs came, {} were there already'.format(*import_runs(store, names[0])), 0
+    if what == 'import': return '{} runs came, {} were there already'.format(*(import_records if Path(names[0]).is_dir() else import_runs)(store, names[0])), 0
     n = export_runs(store, names[0], names[1:] or None)
     return f'{n} runs written to {names[0]}, without weights', 0
 
@@ -256,7 +265,7 @@ def act(
 @command('hcil_runs export runs.zip')
 def hcil_runs(
     what:Param('list, why, verify, export or import', str, nargs='?', opt=False)='list',
-    names:Param('export: FILE.zip [KEY ...]; import: FILE.zip; why: KEY ...', str, nargs='*', opt=False)=None,
+    names:Param('export: FILE.zip [KEY ...]; import: FILE.zip or records/PROFILE; why: KEY ...', str, nargs='*', opt=False)=None,
     runs:str=None, # folder of the store; by default HCIL_RUNS, or runs/ in the checkout
 ):
     "Look at the store of runs, check it, or carry its records from one machine to another"

@@ -166,24 +166,26 @@ def read_stamp(
     return s
 
 # %% ../nbs/02_stamps.ipynb #b8f78aac
-def _stamp_row(path, folder):
-    "One file below `folder`: the main fields of its stamp, or what is wrong"
-    row = dict(artefact=path.relative_to(folder).as_posix(), profile='', data='', commit='', date='', problem='')
+SEEN = ['artefact', 'profile', 'data', 'commit', 'dirty', 'date', 'problem']
+
+def _stamp_row(path):
+    "One file: the main fields of its stamp, or what is wrong"
+    row = dict.fromkeys(SEEN, '') | dict(artefact=path.name, dirty=False)
     try: s = read_stamp(path)
     except UserError as e: return row | dict(problem=str(e))
-    return row | dict(profile=s['profile'], data=s['data'], commit=s['commit'][:10]+' + changes'*bool(s['dirty']), date=s['date'][:10])
+    return row | dict(profile=s['profile'], data=s['data'], commit=s['commit'], dirty=bool(s['dirty']), date=s['date'][:10])
 
 # %% ../nbs/02_stamps.ipynb #08a4c0ed
 def check_stamps(
     folder:Path, # e.g. figures/
-)->pd.DataFrame: # artefact, profile, data, commit, date, problem ('' if none)
-    "Read the stamp of every file below `folder`"
-    files = sorted(p for p in Path(folder).rglob('*') if p.is_file() and not p.name.startswith('.'))
-    return pd.DataFrame([_stamp_row(f, folder) for f in files], columns=['artefact', 'profile', 'data', 'commit', 'date', 'problem'])
+)->pd.DataFrame: # artefact, profile, data, commit, dirty, date, problem ('' if none)
+    "Read the stamp of every file in `folder`, those in folders below it left out"
+    files = sorted(p for p in Path(folder).glob('*') if p.is_file() and not p.name.startswith('.'))
+    return pd.DataFrame([_stamp_row(f) for f in files], columns=SEEN)
 
 # %% ../nbs/02_stamps.ipynb #54e0c693
 def artefact(
-    name:str, # e.g. 'fig3_pwm_smoke.png'
+    name:str, # e.g. 'fig3_pwm_mini.png'
 )->Path:
     "Where a paper notebook writes its artefact"
     return Path(os.environ.get('HCIL_OUT') or repo_root()/'_runs'/'by_hand')/name

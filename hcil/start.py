@@ -12,7 +12,7 @@ from .core import ended_by_sigterm, steady_console, told_in_one_sentence
 # %% ../nbs/06_start.ipynb #de5782a9
 COMMANDS = dict(
     hcil_bench='hcil.bench_command', hcil_detect='hcil.detect_command', hcil_evaluate='hcil.evaluate_command', hcil_lessons='hcil.lessons',
-    hcil_prepare='hcil.prepare_command', hcil_pretrain='hcil.pretrain', hcil_reproduce='hcil.reproduce', hcil_runs='hcil.runs_archive',
+    hcil_prepare='hcil.prepare_command', hcil_pretrain='hcil.pretrain', hcil_reproduce='hcil.reproduce_command', hcil_runs='hcil.runs_archive',
     hcil_train='hcil.train_command', hcil_twins='hcil.twins')
 
 # %% ../nbs/06_start.ipynb #66054d3d

@@ -41,7 +41,7 @@ def command(name, *args, **env):
 
 def reproduce(folder, *args, **env):
     "The same for hcil_reproduce, which has a process of its own: it starts others"
-    code = "import sys; from hcil.reproduce import hcil_reproduce; sys.argv[0] = 'hcil_reproduce'; hcil_reproduce()"
+    code = "import sys; from hcil.reproduce_command import hcil_reproduce; sys.argv[0] = 'hcil_reproduce'; hcil_reproduce()"
     env = {k: v for k, v in os.environ.items() if k != "IN_TEST"} | dict(PYTHONPATH=str(house.ROOT), OMP_NUM_THREADS="1") | env
     p = subprocess.run(
         [sys.executable, "-c", code, *args], cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

@@ -20,7 +20,7 @@ import house
 pytestmark = pytest.mark.skipif("slow" not in os.environ.get("HCIL_FLAGS", "").split(), reason="trains: FLAGS=slow")
 SCRIPT = f"""#!{sys.executable}
 import sys
-from hcil.reproduce import hcil_reproduce
+from hcil.reproduce_command import hcil_reproduce
 if __name__ == '__main__': sys.exit(hcil_reproduce())
 """  # what installing makes of the command; here of this checkout
 FIG4 = ["fig4", "--set", "columns=DF,NT"]  # four trainings and a picture
