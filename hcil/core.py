@@ -149,8 +149,7 @@ def command(
             with told_in_one_sentence(func.__name__, stopped):
                 if args or kwargs: return func(*args, **kwargs)
                 steady_console()
-                given = vars(command_parser(func, example).parse_args())
-                given = {k: v for k, v in given.items() if k not in ('pdb', 'xtra')}   # two options of fastcore's own
+                given = {k: v for k, v in vars(command_parser(func, example).parse_args()).items() if k not in ('pdb', 'xtra')}   # two of fastcore's own
                 with ended_by_sigterm(): return func(**given)
         return run
     return decorate
@@ -199,9 +198,8 @@ def too_deep(x)->bool:
     "Is it nested deeper than anything of ours?"
     level = [x]
     for _ in range(DEEPEST):
-        inner = [v for v in level if isinstance(v, (dict, list))]
-        if not inner: return False
-        level = [v for c in inner for v in (c.values() if isinstance(c, dict) else c)]
+        level = [v for c in level if isinstance(c, (dict, list)) for v in (c.values() if isinstance(c, dict) else c)]
+        if not level: return False
     return True
 
 # %% ../nbs/00_core.ipynb #7213a13f
@@ -313,8 +311,7 @@ def mutations(
     yield from ((f' = {str(v)[:12]}', v) for v in SPOILT)
     keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
     for k in keys:
-        rest = {a: b for a, b in value.items() if a != k} if isinstance(value, dict) else value[:k] + value[k+1:]
-        yield f'.{k} left out', rest
+        yield f'.{k} left out', {a: b for a, b in value.items() if a != k} if isinstance(value, dict) else value[:k] + value[k+1:]
         put = (lambda v: value | {k: v}) if isinstance(value, dict) else (lambda v: [*value[:k], v, *value[k+1:]])
         yield from ((f'.{k}{what}', put(v)) for what, v in mutations(value[k]))
 
@@ -335,9 +332,8 @@ def write_json(
     sync:bool=False, # be sure that it is on the disk, not only on its way, before it gets its name
 ):
     "Atomically"
-    text = json.dumps(to_json_value(x), indent=1, allow_nan=False)
     with atomic(path) as tmp, open(tmp, 'w', encoding='utf-8') as f:
-        f.write(text)
+        f.write(json.dumps(to_json_value(x), indent=1, allow_nan=False))
         f.flush()
         if sync: os.fsync(f.fileno())
 
