@@ -137,5 +137,8 @@ def inflate_late(
     T:int, # frames of a snippet
     how='mean', # see `inflate`
 ):
-    "The first convolution of each block of the last two stages sees three frames of a snippet"
-    for block in [*net.layer3, *net.layer4]: block.conv1 = OnSnippets(inflated(block.conv1, 3, how), T)
+    "In the last two stages, the first convolution of a bottleneck or both of a basic block see three frames of a snippet"
+    for block in [*net.layer3, *net.layer4]:
+        for name in ['conv1'] if hasattr(block, 'conv3') else ['conv1','conv2']:
+            setattr(block, name, OnSnippets(inflated(getattr(block, name), 3, how), T))
+
