@@ -83,11 +83,18 @@ def on_others(rows): # list of Cells
     return [Cell(row, column, *how, data=data) for column, data in OTHERS.items() for row, how in rows.items()]
 
 # %% ../nbs/85_cells.ipynb #4b529542
-def across(rows): # list of Cells
+def across(rows, profile): # list of Cells
     "Trained on all manipulations at c40, tested elsewhere"
     there = {'FF++ DF': ('ff++', 'Deepfakes', 'c40'), 'Celeb-DF': ('celeb-df', '', ''), 'DFDC': ('dfdc-p', '', '')}
-    return [Cell(row, column, *how, compression='c40', test=data, test_method=method, test_compression=c)
+    train = tuple(profile_of(profile).across.items())                        # four times as many fakes: fewer epochs
+    return [Cell(row, column, *how, compression='c40', test=data, test_method=method, test_compression=c, train=train)
             for column, (data, method, c) in there.items() for row, how in rows.items()]
+
+# %% ../nbs/85_cells.ipynb #72d6d9f6
+def on_dfdc(rows, profile): # list of Cells
+    "Trained and tested on DFDC-Preview"
+    some = ('Baseline', '+RAI', '+ISF', 'All', 'All (detached)') if profile == 'smoke' else tuple(rows)
+    return [Cell(row, 'DFDC', *rows[row], data='dfdc-p') for row in some]
 
 # %% ../nbs/85_cells.ipynb #6e1c5706
 def narrowed(cells, profile, column): # list of Cells
@@ -129,12 +136,13 @@ def study(profile, short='NT'): # list of Cells
 TABLES = dict(                                      # paper notebook -> its cells, by profile
     table1=lambda profile: narrowed(on_ff(compared('1'), 'c23', 'HQ ') + on_ff(compared('1'), 'c40', 'LQ '), profile, 'LQ NT'),
     table2=lambda profile: narrowed(on_others(compared('2')), profile, 'Celeb-DF'),
-    table3=lambda profile: narrowed(across(compared('3')), profile, 'Celeb-DF'),
+    table3=lambda profile: narrowed(across(compared('3'), profile), profile, 'Celeb-DF'),
     table4=lambda profile: on_ff(PARTS),
-    table5=lambda profile: across(PARTS),
+    table5=lambda profile: across(PARTS, profile),
     table6=table6,
     fig4=lambda profile: on_ff({row: MAPPED[row] for row in ('All', 'All (detached)')}),
     fig5=lambda profile: on_ff(MAPPED),
+    kinds=lambda profile: on_ff(PARTS) + on_dfdc(PARTS, profile),
     readings=study)
 
 # %% ../nbs/85_cells.ipynb #f5327ca7

@@ -12,7 +12,7 @@ from pathlib import Path
 from .core import validate_reading
 from .h264 import encoder_settings
 from .video import probe
-from .layouts import Layout, LayoutError, Loaded, method_and_last, mp4s, read_strict_json, row, some
+from .layouts import Layout, LayoutError, Loaded, method_and_last, mp4s, read_strict_json, row, some, twin
 
 # %% ../nbs/41_ffpp.ipynb #0456e0bd
 METHODS = ('Deepfakes', 'Face2Face', 'FaceSwap', 'NeuralTextures')   # the four of the paper
@@ -217,18 +217,20 @@ def _count_ff(root, df, level):
 def _level_sentence(
     path:Path, # a video
     level:str, # of the folder that it lies in
+    own:dict={}, # of a twin: level -> crf
 )->str: # empty if all is well
     "Was a file encoded as its folder says?"
     crf = encoder_settings(path).get('crf')
     if crf is None: return '' if level == 'raw' else 'has no header of its encoder, so its level cannot be checked'
     if level == 'raw': return f'was encoded with crf {crf:g}, so it is not raw' if crf in CRF.values() else ''
-    return '' if crf == CRF[level] else f'was encoded with crf {crf:g}, not {CRF[level]:g} as {level} is'
+    wanted = own.get(level, CRF[level])
+    return '' if crf == wanted else f'was encoded with crf {crf:g}, not {wanted:g} as {level} is'
 
 def _check_ff(row, root):
     "A sentence on a file that is not of its folder's level; a VideoError for one that is no video"
     path = Path(root)/row['path']
     probe(path)
-    why = _level_sentence(path, row['compression'])
+    why = _level_sentence(path, row['compression'], twin(root).get('crf', {}))
     return f"{row['path']} {why}." if why else ''
 
 # %% ../nbs/41_ffpp.ipynb #76ea9565

@@ -120,7 +120,7 @@ FORGERIES = {
     'Deepfakes': Forgery(),
     'Face2Face': Forgery(region='whole', soft=.10, swap=False, reenact=True, parts=(1.,.6,1.2,.4), change=.7),
     'FaceSwap': Forgery(soft=.03, static=.5, parts=(.7,.7,.7,1.3)),
-    'NeuralTextures': Forgery(region='mouth', soft=.08, swap=False, parts=(0.,.3,1.4,.3), change=1.),
+    'NeuralTextures': Forgery(region='mouth', soft=.08, swap=False, local=(.6,1.3), parts=(0.,.3,1.,.3)),
     'Celeb-synthesis': Forgery(soft=.12, static=.15),
     'method_A': Forgery(forged=(.3,.8)),
     'method_B': Forgery(region='whole', soft=.04, static=.5, parts=(.8,.8,.8,1.2), forged=(.3,.8))}
@@ -263,10 +263,11 @@ def recompressed(
     video:Tensor, # `[N,H,W,3]` uint8
     crf:int, # 23 is good, 40 is poor
     fps:float,
+    pix_fmt:str='yuv420p', # see `write_video`
 )->Tensor: # `[N,H,W,3]` uint8
     "Through H.264 and back"
     with tempfile.TemporaryDirectory() as tmp:
-        path = write_video(Path(tmp)/'v.mp4', video.cpu().numpy(), fps=fps, crf=crf)
+        path = write_video(Path(tmp)/'v.mp4', video.cpu().numpy(), fps=fps, crf=crf, pix_fmt=pix_fmt)
         return torch.from_numpy(read_frames(path, range(len(video))))
 
 # %% ../nbs/53_forgeries.ipynb #aaa658a2
@@ -284,7 +285,7 @@ def pair_clips(
     clips, kinds = {m: [] for m in ('real', *methods)}, {m: [] for m in methods}
     for a, b in (who, who[::-1]):
         recording, source = render_recording(a, a, n, 25, H, W), sample_performance(b, b, n, 25)
-        through = lambda video: cut_out(recompressed(video, crf, 25), recording, S)
+        through = lambda video: cut_out(recompressed(video, crf, 25, 'yuv444p'), recording, S)     # 444: as the twin of FF++
         clips['real'].append(through(to_video(recording, a, 25)))
         for m in methods:
             pl = sample_forgery(FORGERIES[m], (seed, m, a), n)

@@ -165,6 +165,7 @@ def videos_below(
 class Counts(TypedDict, total=False):
     "What TWIN.json must hold as it should be, if it holds it"
     counts:dict[str, Annotated[int, 0, None]]
+    crf:dict[str, Annotated[int, 0, 51]]                # of its compressions
 
 def twin(
     root:Path, # of a data set

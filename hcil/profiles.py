@@ -37,6 +37,7 @@ class Profile:
     network:dict=field(default_factory=dict)       # fields of the configuration, on top of the row's
     recipe:dict=field(default_factory=dict)        # fields of `TrainConfig`, on top of the paper's
     in_tables:dict=field(default_factory=dict)     # more of them, for the many trainings of a table
+    across:dict=field(default_factory=dict)        # more of them, for a training on all manipulations at once (Tables 3 and 5)
     seeds:int=1                                    # of a table, if nothing else is asked for
     twins:Size=None                                # None: no twins, your own copies of the data only
     crop:int=224                                   # height and width of a stored crop, pixels
@@ -53,9 +54,9 @@ PROFILES = dict(
         study=Study(('A-08', 'A-19', 'A-46', 'A-54'), (5, .07), (0, 2), 2), concludes=False),
     mini=Profile('Profile mini: these are procedural twins. What holds here holds for forgeries of their kind; the '
                  "paper's numbers are about other videos.",
-        network=dict(backbone='resnet18', width=.5, pretrained='twins'),
-        recipe=dict(epochs=12, size=112, lr=1e-3, decay='cosine', keep='last'), seeds=3,
-        twins=Size(176, 208, 40, (100,12,50), (42,21), (40,24), (30,20)), crop=112),
+        network=dict(backbone='resnet18', width=.25, pretrained='twins'),
+        recipe=dict(epochs=15, size=64, lr=4e-3, decay='cosine', keep='last'), across=dict(epochs=4), seeds=3,
+        twins=Size(112, 128, 36, (120,4,110), (66,69), (66,100), (62,50)), crop=64, every=4),
     full=Profile('Profile full: your copies of the data sets, the recipe of the paper.'))
 
 # %% ../nbs/01_profiles.ipynb #1e058102

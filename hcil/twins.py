@@ -58,7 +58,7 @@ def length(
     return size.frames + int(uniform(generator('length', take), 0, size.frames/4+1))
 
 # %% ../nbs/54_twins.ipynb #144c5178
-LEVELS = dict(c23=23, c40=40)                                        # compression and its crf
+LEVELS = dict(c23=23, c40=28)                                        # compression and its crf
 
 def ff_files(folder, name):
     "Where the versions of a video go: (path, crf) of each"
@@ -317,6 +317,7 @@ def finish(root, name, profile, seed, mark, counts, lists):
         with atomic(root/path) as tmp: tmp.write_text(text)
     warning = 'procedural: nobody in these videos exists, and no number on them is one on the real data'
     about = dict(dataset=name, twin=warning, profile=profile, seed=seed, recipe=mark, counts=counts, sha256=files_hash(root))
+    if name == 'ff++': about['crf'] = LEVELS
     with atomic(root/'TWIN.json') as tmp: tmp.write_text(json.dumps(about, indent=1))
     return about
 
