@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Fields', 'ROWS', 'BASELINES', 'SMALL', 'BaselineConfig', 'groups', 'validate_baseline_clips', 'BaselineNet',
-           'register_baseline', 'build', 'insert_before', 'OnResNet', 'starting_weights', 'size_of', 'clips_for',
-           'fails', 'overfit', 'check_baseline']
+           'register_baseline', 'build', 'insert_before', 'OnResNet', 'starting_weights', 'fan_out', 'size_of',
+           'clips_for', 'fails', 'overfit', 'check_baseline']
 
 # %% ../../nbs/baselines/core.ipynb #fede7cf2
 import copy, dataclasses
@@ -125,7 +125,7 @@ def loss(self:BaselineNet, out, labels): # LossTerms
 ROWS = {                                           # row of Tables 1 to 3 -> module
     'ResNet-50': 'frames', 'Xception': 'xception', 'LSTM': 'lstm', 'I3D': 'i3d', 'TEI': 'tei', 'TAM': 'tam', 'DSANet': 'dsanet',
     'V4D': 'v4d', 'TDN': 'tdn', 'STIL': 'stil', 'S-MIL': 'smil', 'S-MIL-T': 'smil', 'ADDNet-3d': 'addnet', 'Capsule': 'capsule',
-    'TD-3DCNN': 'td3dcnn'}
+    'TD-3DCNN': 'td3dcnn', 'FaceNetLSTM': 'facenetlstm', 'D-FWA': 'dfwa', 'DIANet': 'dianet', 'DoubleRNN': 'doublernn'}
 
 # %% ../../nbs/baselines/core.ipynb #245a1d9d
 BASELINES = {}                                        # row -> class
@@ -183,6 +183,15 @@ def starting_weights(
     if cfg.pretrained and cfg.width != 1:
         raise UserError(f'weights of {what} have width 1, not {cfg.width}: give width=1 or pretrained=None')
     return load_pretrained(net, cfg)
+
+# %% ../../nbs/baselines/core.ipynb #3b826d3d
+def fan_out(
+    net:nn.Module,
+):
+    "Convolutions from N(0, √(2/(k²·channels out)))"
+    for m in net.modules():
+        if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
+
 
 # %% ../../nbs/baselines/core.ipynb #810d08a2
 def size_of(

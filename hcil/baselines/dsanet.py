@@ -51,4 +51,11 @@ class DSANet(OnResNet):
     def insert(self, net):
         inflate_late(net, self.cfg.T)
         for block in every_other(net.layer2) + every_other(net.layer3):
-            insert_before(block, 'conv2', DSA(block.conv2.in_channels, self.cfg.T, self.cfg.U, self.share))
+            insert_before(block, 'conv2', DSA(block.bn1.num_features, self.cfg.T, self.cfg.U, self.share))
+        self.dropout = nn.Dropout(self.cfg.dropout)
+
+    def snippets(self, x): # `[B,U,T,3,H,W]` -> `[B,U,2]`
+        f = self.net.features(x.flatten(0,2)).mean((2,3))         # -> [B·U·T,C',H',W'] -> [B·U·T,C']
+        f = f.unflatten(0, x.shape[:3]).mean(2)                   # -> [B,U,T,C'] -> [B,U,C']
+        return self.classifier(self.dropout(f))                   # -> [B,U,2]
+

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from ..core import UserError
-from .core import BaselineNet, register_baseline, starting_weights
+from .core import BaselineNet, fan_out, register_baseline, starting_weights
 
 # %% ../../nbs/baselines/stil.ipynb #49f67cbd
 def conv_bn(
@@ -51,12 +51,12 @@ class Slices(nn.Module):
     "Differences in H-T slices: `[B,N,C,H,W]` -> attention `[B·N,w,H,W]` between -.5 and .5"
     def __init__(self, c, w):
         super().__init__()
-        self.kernel = nn.Parameter(torch.empty(c,3).uniform_(-1, 1)/3**.5)
+        self.kernel = nn.Parameter(torch.randn(c,3)*(2/(3*c))**.5)         # fan-out, as all convolutions here
         self.fine, self.coarse = conv_bn(c, c, (3,1)), conv_bn(c, c, (3,1))
         self.up = conv_bn(c, w)
     def forward(self, x):
         d = difference(x, self.kernel).flatten(0,1)               # [B·N,C,H,W]
-        half = self.coarse(F.avg_pool2d(d, (2,1), ceil_mode=True))  # [B·N,C,H/2,W]
+        half = self.coarse(F.avg_pool2d(d, (min(2, d.shape[2]), 1)))         # [B·N,C,H//2,W]
         d = (d + self.fine(d) + F.interpolate(half, d.shape[-2:]))/3
         return self.up(d).sigmoid() - .5
 
@@ -137,6 +137,7 @@ class STILNet(nn.Module):
                 self.blocks.append(Block(ni, planes, 2 if stage and i == 0 else 1))
                 ni = 4*planes
         self.out_channels = ni
+        fan_out(self)
     def forward(self, x, N):
         x = F.max_pool2d(self.stem(x), 3, 2, 1)
         for block in self.blocks: x = block(x, N)

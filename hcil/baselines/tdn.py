@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from ..core import UserError
-from .core import OnResNet, insert_before, register_baseline
+from .core import fan_out, insert_before, OnResNet, register_baseline
 from .tei import TIM
 from ..model import OnSnippets
 
@@ -35,19 +35,21 @@ def enlarged(x, like): return F.interpolate(x, like.shape[2:])    # nearest pixe
 # %% ../../nbs/baselines/tdn.ipynb #e183ab63
 class ShortTerm(nn.Module):
     "S-TDM around stem and first stage: snippets `[N,T,3,H,W]` -> `[N,C,H/4,W/4]`"
-    def __init__(self, net, T):
+    def __init__(self, net, T, U):
         super().__init__()
-        self.middle = T//2
+        self.middle, self.share = T//2, .5 if U == 8 else .75     # the frame's share of the sums
         self.stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
         self.stage = net.layer1
-        self.diff_stem = nn.Sequential(nn.AvgPool2d(2), for_differences(net.conv1, 3*(T-1)), copy.deepcopy(net.bn1), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        self.diff_stem = nn.Sequential(nn.AvgPool2d(2), for_differences(net.conv1, 3*(T-1)), nn.BatchNorm2d(net.bn1.num_features), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
         self.diff_stage = copy.deepcopy(net.layer1)
+
+    def joined(self, f, d): return self.share*f + (1-self.share)*enlarged(d, f)
 
     def forward(self, x):
         f, d = self.stem(x[:,self.middle]), self.diff_stem(differences(x))   # [N,C,H/4,W/4], [N,C,H/8,W/8]
-        f = .5*f + .5*enlarged(d, f)
-        f, d = self.stage(f), self.diff_stage(d)
-        return .5*f + .5*enlarged(d, f)
+        f = self.joined(f, d)
+        return self.joined(self.stage(f), self.diff_stage(d))
+
 
 # %% ../../nbs/baselines/tdn.ipynb #a459bdbf
 def small_conv(c): return nn.Sequential(nn.Conv2d(c, c, 3, padding=1, bias=False), nn.BatchNorm2d(c))
@@ -62,6 +64,7 @@ class LongTerm(nn.Module):
         self.smooth = nn.Conv2d(c, c, 3, padding=1, groups=c, bias=False)
         self.as_is, self.halved = small_conv(c), small_conv(c)
         self.restore = nn.Sequential(nn.Conv2d(c, channels, 1, bias=False), nn.BatchNorm2d(channels))
+        fan_out(self)
         self.mix = TIM(channels)
 
     def neighbours(self, b): # `[B,U,c,H,W]` -> forward, backward differences, `[B,U,c,H,W]` each
@@ -99,7 +102,7 @@ class TDN(OnResNet):
         self.top, self.dropout = net.out_channels, nn.Dropout(self.cfg.dropout)
         for stage in (net.layer2, net.layer3, net.layer4):
             for block in stage: insert_before(block, 'conv2', OnSnippets(LongTerm(block.conv2.in_channels), self.cfg.U))
-        self.short = ShortTerm(net, self.cfg.T)
+        self.short = ShortTerm(net, self.cfg.T, self.cfg.U)
         self.later = nn.Sequential(net.layer2, net.layer3, net.layer4)
 
     def snippets(self, x): # normalised `[B,U,T,3,H,W]` -> `[B,U,2]`
