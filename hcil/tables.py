@@ -128,18 +128,19 @@ def parse_table(
 # %% ../nbs/80_tables.ipynb #db20d593
 STATUS = {
     'ours':    'HCIL Baseline +RAI +ISF +RAI+ISF All +L_l+L_g +RAI+L_l +ISF+L_g NCE weighted ResNet-50',
-    'rebuilt': 'Xception LSTM I3D TEI TAM DSANet V4D TDN STIL S-MIL S-MIL-T ADDNet-3d Capsule TD-3DCNN',
-    'quoted':  'FaceNetLSTM Co-motion-70 DeepRhythm D-FWA DIANet DoubleRNN'}
+    'rebuilt': 'Xception LSTM I3D TEI TAM DSANet V4D TDN STIL S-MIL S-MIL-T ADDNet-3d Capsule TD-3DCNN FaceNetLSTM D-FWA DIANet DoubleRNN',
+    'quoted':  'Co-motion-70 DeepRhythm'}
+
 
 # %% ../nbs/80_tables.ipynb #1ac6f02d
 REASON = {
     'ResNet-50':    "the baseline of Table 4 at c40; the same model at c23",
-    'FaceNetLSTM':  'two-digit values from another paper, on other test videos',
-    'Co-motion-70': 'values from another paper, on other test videos; method not specified well enough',
-    'DeepRhythm':   'values from another paper, on other test videos; needs 300 aligned frames of each video',
-    'D-FWA':        'trained on other data (real faces and warped copies of them)',
-    'DIANet':       'values from another paper; method not specified well enough',
-    'DoubleRNN':    'values from another paper; method not specified well enough',
+    'FaceNetLSTM':  'an approximation: only its idea is known; the printed values have two digits and other test videos',
+    'Co-motion-70': 'only the printed values, of other test videos: it needs facial landmarks in every frame of long stretches, which our clips lack, and its sizes were not published',
+    'DeepRhythm':   'only the printed values, of other test videos: it needs 300 consecutive aligned frames and motion magnification, where our clips have 16',
+    'D-FWA':        'an approximation: trained on real faces and warped copies of them, without landmarks',
+    'DIANet':       'an approximation: known from its abstract',
+    'DoubleRNN':    'an approximation: known from its abstract',
     'S-MIL':        'an approximation: no code was published',
     'S-MIL-T':      'an approximation: no code was published',
     'ADDNet-3d':    'an approximation',
