@@ -20,7 +20,7 @@ help:  ## list the targets
 test: $(INSTALLED)  ## run every check and every notebook (FLAGS="slow gpu": also the cells so flagged; JOBS=8: eight at a time)
 	HCIL_FLAGS="$(FLAGS)" $(BIN)/python -m pytest -n $(JOBS)
 
-reproduce: $(INSTALLED)  ## regenerate the tables and figures in figures/ (PROFILE=smoke)
+reproduce: $(INSTALLED)  ## make the tables and figures, in smoke into figures/smoke/ (PROFILE=mini: into figures/)
 	$(BIN)/hcil_reproduce --profile $(PROFILE)
 
 export: $(INSTALLED)  ## after editing a notebook: clean the notebooks, write hcil/ and README.md, check the result

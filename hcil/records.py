@@ -78,7 +78,7 @@ def write_record(
 class Ledger:
     "Which commits of a checkout hold which code; asked once for each code"
     def __init__(self, root:Path, facts:Facts=None):
-        self.root, self.facts, self.known, self.commits = Path(root), facts or Facts(), {}, history(root)
+        self.root, self.facts, self.known, self.seen, self.commits = Path(root), facts or Facts(), {}, {}, history(root)
 
     def uncommitted(self, done): # sentence, or ''
         "Is the code of a run in no commit of this history?"
@@ -86,8 +86,8 @@ class Ledger:
         if self.commits is None: return 'the history of this checkout is not here, so its code cannot be checked: use a full clone'
         if commit not in self.commits: return f'its stamp names no commit of this history ({commit[:10]}): make it again in this checkout'
         key = json.dumps([commit, code], sort_keys=True)
-        if key not in self.known: self.known[key] = commit_with(self.root, code, commit, self.facts)
-        return '' if self.known[key] else f'no commit up to {commit[:10]} holds its code: commit first, then make it again'
+        if key not in self.known: self.known[key] = commit_with(self.root, code, commit, self.facts, self.seen)
+        return '' if self.known[key] else f'no commit holds its code (it began at {commit[:10]}): commit first, then make it again'
 
 def why_not(
     run, # Run
@@ -190,7 +190,7 @@ def check_records(
     ledger, bad = Ledger(root, facts), []
     for file in sorted((Path(root)/'records').rglob('*.bz2')):
         if file.name.endswith('.csv.bz2'): continue
-        try: why = ledger.commits and ledger.uncommitted(read_record(file)['done'])
+        try: why = 'one of smoke' if file.parent.name == 'smoke' else ledger.commits and ledger.uncommitted(read_record(file)['done'])
         except UserError as e: why = str(e)
         if why: bad.append(f'records/{file.parent.name}/{file.name}: {why}')
     return bad

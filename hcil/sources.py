@@ -199,12 +199,14 @@ def commit_with(
     code:dict, # module -> hash, as a run has it
     commit:str, # of the stamp
     facts:Facts=None,
-    back:int=60, # so many commits before it are asked, too
+    seen:dict=None, # commit -> Snapshot; those that were asked are kept in it
+    most:int=300, # commits that are asked
 )->str: # '' if none holds it
-    "The newest commit, from a given one backwards, that holds this code"
-    for c in (ask_git(root, 'rev-list', f'--max-count={back}', commit, '--') or b'').decode().split():
-        there = Snapshot(root, c, facts)
-        if all((there.find(name) or '?')[0] == h for name, h in code.items()): return c
+    "A commit of this history that holds this code"
+    seen = {} if seen is None else seen
+    for c in [commit, *(ask_git(root, 'rev-list', f'--max-count={most}', 'HEAD', '--', 'hcil') or b'').decode().split()]:
+        if c not in seen: seen[c] = Snapshot(root, c, facts)
+        if seen[c].blobs and all((seen[c].find(name) or '?')[0] == h for name, h in code.items()): return c
     return ''
 
 # %% ../nbs/03_sources.ipynb #ecbc0253

@@ -75,7 +75,7 @@ class Checkout:
         return p.returncode, out
 
     def table(self):
-        [path] = (self.folder / "figures").glob("fig4_smoke*.csv")
+        [path] = (self.folder / "figures").rglob("fig4_smoke*.csv")  # in a folder of one's own data
         return pd.read_csv(path, skiprows=1)
 
 
@@ -105,7 +105,7 @@ def test_killed(own, undisturbed, tmp_path):
 
 def test_again(own, undisturbed):
     "Started again it makes nothing, and says so"
-    before = {p: p.stat().st_mtime_ns for p in undisturbed.folder.rglob("figures/*")}
+    before = {p: p.stat().st_mtime_ns for p in undisturbed.folder.rglob("fig4*")}
     status, out = undisturbed.finish(*FIG4, "--data", str(own))
     assert status == 0 and "fig4: nothing has changed since it was made" in out, out
     assert before == {p: p.stat().st_mtime_ns for p in before}

@@ -104,7 +104,7 @@ def gather(src):
     for p in [*ROOT.glob("data_cards/*.md"), ROOT / "cluster/README.md", *(ROOT / o for o in PAGES)]:
         copy(p, src, relinked(p.read_text(encoding="utf-8")))
     copy(ROOT / "nbs/assets/README.md", src, "---\norphan: true\n---\n" + (ROOT / "nbs/assets/README.md").read_text(encoding="utf-8"))
-    for p in (ROOT / "figures").iterdir():
+    for p in filter(Path.is_file, (ROOT / "figures").iterdir()):  # not those of smoke, or of one's own copies
         copy(p, src, table_page(p) if p.suffix == ".md" else None)
     for p in [*(ROOT / o for o in FILES), *ROOT.glob("nbs/assets/*.jpg"), *ROOT.glob("nbs/assets/*.svg")]:
         copy(p, src)
@@ -172,6 +172,7 @@ ORDER = (
     "fig5",
     "table5",
     "table6",
+    "kinds",
     "claims",
     "readings",
     "detect",
