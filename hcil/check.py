@@ -57,7 +57,8 @@ def age(asked, r): # text
     if asked.commits is not None and r.commit not in asked.commits: return 'its stamp names no commit of this history'
     names = what_changed(asked.at(r.commit), asked.now, nb)
     if names is None: return NOT_KNOWN
-    return f"since then changed: {', '.join(names)}" if names else ''
+    more = f' and {len(names)-4} more'*(len(names) > 4)
+    return f"since then changed: {', '.join(names[:4])}{more}" if names else ''
 
 # %% ../nbs/89_check.ipynb #422eb0db
 def judged(root, folder): # DataFrame as of `check_stamps`, with: age, excuse
