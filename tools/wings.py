@@ -27,7 +27,7 @@ class Wing(NamedTuple):
 WINGS = [
     Wing("base", 0, (), "What everything stands on: files, errors, commands, profiles, stamps, seeds."),
     Wing("method", 10, ("base",), "The paper: snippets, PWM, RAIM, ISF, the losses, the model."),
-    Wing("networks", 20, ("base", "method"), "One registry for HCIL and the fifteen baselines of Tables 1 to 3."),
+    Wing("networks", 20, ("base", "method"), "One registry for HCIL and the nineteen baselines of Tables 1 to 3."),
     Wing("video", 30, ("base", "method"), "From a file to a batch: exact frames, faces, crops, clips."),
     Wing("data sets", 40, ("base", "method", "video"), "Four official layouts behind one loader, and their crops."),
     Wing("twins", 50, ("base", "method", "video", "data sets"), "Drawn people and their forgeries, written in the four layouts."),
