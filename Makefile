@@ -34,8 +34,8 @@ export: $(INSTALLED)  ## after editing a notebook: clean the notebooks, write hc
 docs: $(INSTALLED)  ## build the site into _site/html, and check every link
 	$(BIN)/python tools/website.py _site
 
-notebook: $(INSTALLED)  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab nbs
+notebook: $(INSTALLED)  ## open the notebooks in JupyterLab, at the index
+	$(BIN)/jupyter lab nbs/index.ipynb
 
 clean-venv:  ## remove .venv; the next target that needs it makes it anew
 	rm -rf .venv

@@ -166,6 +166,10 @@ def imports_mixed_gpu(p):
     p.write("nbs/13_isf.ipynb", code("#| gpu\nimport math\nprint(math.pi)"))
 
 
+def gpu_unguarded(p):
+    p.write("nbs/13_isf.ipynb", code("#| gpu\nprint(torch.zeros(1).cuda())"))
+
+
 def no_kernel(p):
     p.write("nbs/13_isf.ipynb", md("# Nothing"), other=1)
 
@@ -281,6 +285,7 @@ BREAK = dict(  # check -> (what breaks it, the file that the complaint must name
         (readme_link_broken, "README.md"),
     ],
     imports=[(imports_mixed, "nbs/13_isf.ipynb"), (imports_mixed_gpu, "nbs/13_isf.ipynb")],
+    gpu=[(gpu_unguarded, "nbs/13_isf.ipynb")],
     kernelspec=[(no_kernel, "nbs/13_isf.ipynb"), (no_language, "nbs/13_isf.ipynb")],
     paths=[
         (path_in_code, "nbs/13_isf.ipynb"),

@@ -299,6 +299,18 @@ def check_kernelspec(root):
     ]
 
 
+def unguarded(cell):
+    "Would `cell` fail where there is no GPU, run by hand? JupyterLab does not know nbdev's flags"
+    lines = [line for line in cell.source.splitlines() if not line.startswith("#|")]
+    return "gpu" in cell.directives_ and lines[:1] != ["if torch.cuda.is_available():"]
+
+
+def check_gpu(root):
+    "Run All in JupyterLab works without a GPU"
+    found = [(f, c) for f, nb in readable(root) for c in code_cells(nb) if unguarded(c)]
+    return [f"{f}: cell {c.idx_} (id {c.id}) needs a GPU; begin it with `if torch.cuda.is_available():`" for f, c in found]
+
+
 MACHINE = re.compile(r"(?<![\w.~}*])/(?:home|root|tmp|work|Users)/[\w.-]+|\b[A-Z]:\\+Users\\+\w+")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -478,6 +490,7 @@ CHECKS = {
         check_links,
         check_imports,
         check_kernelspec,
+        check_gpu,
         check_paths,
         check_still,
         check_wings,
