@@ -47,6 +47,15 @@ def memory_named(batch):
     except torch.cuda.OutOfMemoryError:
         raise UserError(f'the GPU has no room for {batch} videos at a time: give a smaller --batch') from None
 
+# %% ../nbs/75_evaluate_command.ipynb #8447f2fd
+def turned_round(
+    t, # of `table`; its last row is all videos
+): # yields one sentence at most
+    "Do real videos score above fakes?"
+    if (m := t.iloc[-1]).auc_hi < .5:
+        yield (f'The AUC is {m.auc:.3f}, below one half beyond chance: real videos score above fakes. Check that in the labels, '
+               'and in those that the weights were trained on, 1 is fake and 0 is real.')
+
 # %% ../nbs/75_evaluate_command.ipynb #c469d2f8
 TWIN = 'These videos are procedural twins: nobody in them exists, and no number here is one on the real data.'
 
@@ -55,9 +64,9 @@ def describe_evaluation(
     missing:str='drop', # see `MISSING`
 )->str: # lines for the terminal
     "Table and sentences"
-    df = found.predictions
-    lines = [f'data: {found.data}', '', for_people(table(df, missing=missing)).to_string(index=False), '']
-    lines += [*found.notes, *metrics(df, missing, resamples=2)['notes'], *describe_truth(df)]
+    df, t = found.predictions, table(found.predictions, missing=missing)
+    lines = [f'data: {found.data}', '', for_people(t).to_string(index=False), '']
+    lines += [*found.notes, *metrics(df, missing, resamples=2)['notes'], *turned_round(t), *describe_truth(df)]
     return '\n'.join(lines + [TWIN]*is_twin(found.data)).rstrip()
 
 # %% ../nbs/75_evaluate_command.ipynb #c47187aa

@@ -173,7 +173,7 @@ def twin(
     "Is this a procedural twin?"
     if not (Path(root)/'TWIN.json').exists(): return {}
     t = read_strict_json(Path(root)/'TWIN.json')
-    if why := misfit(t, Counts): raise LayoutError(f'{root}/TWIN.json: {why}; make the twin again with hcil_twins --refresh')
+    if why := misfit(t, Counts) or 'it says nothing'*(t == {}): raise LayoutError(f'{root}/TWIN.json: {why}; make the twin again with hcil_twins --refresh')
     return t
 
 # %% ../nbs/40_layouts.ipynb #9440132b
