@@ -6,6 +6,8 @@ import re
 import pytest
 
 from hcil.datasets import COUNTS, NAMES, PAPER_N, TITLES
+from hcil.profiles import profile_of
+from hcil.twins import JOBS, LEVELS
 
 CARDS = Path(__file__).resolve().parent.parent / "data_cards"
 CARD = dict(zip(NAMES, ("faceforensics.md", "celeb-df-v2.md", "dfdc-preview.md", "wilddeepfake.md"), strict=True))
@@ -63,3 +65,26 @@ def test_loader(name):
 
 def test_no_other_cards():
     assert {p.name for p in CARDS.iterdir()} == {*CARD.values(), "twins.md"}
+
+
+def twin_counts(profile):
+    "What the twins' card must say of a profile, from the jobs that make them"
+    counts = {name: jobs(0, profile_of(profile).twins)[2] for name, jobs in JOBS.items()}
+    wild = {label: sum(v for k, v in counts["wild"].items() if k.startswith(label)) for label in ("real", "fake")}
+    fakes = {v for k, v in counts["ff++"].items() if k.startswith("manipulated")}
+    assert len(fakes) == 1, "the card has one number for all manipulations"
+    return [
+        counts["ff++"]["original_sequences/youtube"],
+        *fakes,
+        *(counts["celeb-df"][k] for k in ("Celeb-real", "YouTube-real", "Celeb-synthesis")),
+        counts["dfdc-p"]["real"],
+        counts["dfdc-p"]["fake"],
+        wild["real"],
+        wild["fake"],
+    ]
+
+
+def test_twins():
+    rows = re.findall(r"^\|[^|]+\| (\d+) \| (\d+) \|$", section("twins.md", "Counts"), re.M)
+    assert [list(map(int, column)) for column in zip(*rows, strict=True)] == [twin_counts("smoke"), twin_counts("mini")]
+    assert f"crf {LEVELS['c40']}" in text("twins.md")
