@@ -200,6 +200,7 @@ def import_runs(
         with reading(file): z = zipfile.ZipFile(ordinary_file(file))
         with z:
             entries = entries_of(z, file)
+            if not entries: raise UserError(f'{file}: holds no run: {EXPORT}')
             check_sizes(entries, file)
             found = {key: record_in(z, key, e) for key, e in entries.items()}
             bad = [key for key, done in found.items() if done is None]
