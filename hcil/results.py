@@ -7,11 +7,11 @@ __all__ = ['right_answers', 'share_of', 'share_gain', 'verdict', 'began_with', '
            'printed_in', 'beside']
 
 # %% ../nbs/88_results.ipynb #0ccef84c
-import json
+from typing import NotRequired, TypedDict
 import numpy as np
 import pandas as pd
-from safetensors import safe_open
-from .core import read_json
+from safetensors import SafetensorError, safe_open
+from .core import fitting, from_json, read_json, UserError
 from .profiles import profile_of
 from .baselines.core import ROWS
 from .predictions import read_predictions
@@ -80,13 +80,20 @@ def verdict(
     if gain[1] > 0: return 'gains over the baseline, as in the paper'
     return 'loses against the baseline, unlike the paper' if gain[2] < 0 else 'no difference to the baseline resolved'
 
+# %% ../nbs/88_results.ipynb #776cb01a
+AGAIN = 'make the run again with --refresh'
+Began = TypedDict('Began', dict(stamp=NotRequired[TypedDict('Stamp', dict(weights=NotRequired[str]))]))     # of done.json, what is asked for
+
 # %% ../nbs/88_results.ipynb #ab20cb96
 def began_with(run): # text, '' if nobody knows
     "Where the weights came from with which a run's training began"
     trained = run.folder.parent/run.spec['run'] if 'run' in run.spec else run.folder
-    told = ((read_json(trained/'done.json') or {}).get('stamp') or {}).get('weights')
-    if isinstance(told, str) or not (trained/'weights.safetensors').is_file(): return told or ''
-    with safe_open(trained/'weights.safetensors', 'pt') as f: return json.loads((f.metadata() or {}).get('weights', '""'))
+    told, file = (read_json(trained/'done.json', Began) or {}).get('stamp', {}).get('weights'), trained/'weights.safetensors'
+    if told is not None or not file.is_file(): return told or ''
+    try:
+        with safe_open(file, 'pt') as f: return fitting(from_json((f.metadata() or {}).get('weights', '""')), str, file, AGAIN)
+    except UserError: raise
+    except (SafetensorError, ValueError) as e: raise UserError(f'{file}: its header cannot be read ({e}): {AGAIN}') from None
 
 # %% ../nbs/88_results.ipynb #0d27b177
 def a_cell(row, column, runs, profile, printed, ours, gain): # dict
@@ -222,7 +229,7 @@ REMARK = {row: f'; {status_of(row)[1]}' for row in ROWS if 'approximation' in st
 
 def answer(row, df, data=''): # text
     "Is a row trained here, from which weights? If not, why"
-    if row not in set(df.row): return status_of(row)[1]
+    if row not in set(df.row): return status_of(row)[1] if status_of(row)[0] == 'quoted' else 'not run here' + REMARK.get(row, '')
     random = bool(df[df.row == row].begins.str.startswith('random').any())
     return 'a training here' + ', on drawn heads'*(not data) + ', from random weights'*random + REMARK.get(row, '')
 
