@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from filelock import FileLock, lock_descriptor, Timeout
 from .core import misfit, read_json, runs_folder, spec_hash, UserError, write_json
 from .stamps import FIELDS, stamp
-from .sources import code_hash, hcil_folder, module_file, sources
+from .sources import besides, code_hash, hcil_folder, module_file, sources
 
 # %% ../nbs/60_runs.ipynb #d682075b
 def canonical(
@@ -66,7 +66,7 @@ def code_of(self:RunStore,
 )->dict: # name -> hash
     "The code that a run depends on"
     more = tuple(self.also(spec)) if self.also else ()
-    if more not in self._codes: self._codes[more] = self.code | (sources(more, self.but, self.package) if more else {})
+    if more not in self._codes: self._codes[more] = self.code | (sources(more, besides(self.but, more), self.package) if more else {})
     return self._codes[more]
 
 # %% ../nbs/60_runs.ipynb #6c334b1b
@@ -85,7 +85,7 @@ def changed(self:RunStore,
     spec:dict, # of the run
 )->list: # names
     "Modules whose code is not what it was"
-    return sorted(n for n in (then.keys() | self.code_of(spec).keys()) - self.but if self.hash_now(n) != then.get(n))
+    return sorted(n for n in (then.keys() - self.but) | self.code_of(spec).keys() if self.hash_now(n) != then.get(n))
 
 # %% ../nbs/60_runs.ipynb #49e2778c
 class Run:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DOCUMENTED', 'SPOKEN', 'NO_NUMBERS', 'APART', 'without_docs', 'without_words', 'code_text', 'code_hash',
-           'module_file', 'imports_of', 'hcil_folder', 'sources', 'Facts', 'code_of', 'Snapshot', 'commit_with',
-           'history', 'what_changed']
+           'module_file', 'imports_of', 'hcil_folder', 'sources', 'besides', 'Facts', 'code_of', 'Snapshot',
+           'commit_with', 'history', 'what_changed']
 
 # %% ../nbs/03_sources.ipynb #91fb799c
 import ast, hashlib, json, subprocess
@@ -128,7 +128,16 @@ def sources(
     return follow(modules, but, find)
 
 # %% ../nbs/03_sources.ipynb #917090f9
-NO_NUMBERS = tuple(f'hcil.{name}' for name in ('core', 'profiles', 'stamps', 'sources', 'runs', 'plots', 'progress', 'workers'))
+NO_NUMBERS = tuple(f'hcil.{name}' for name in ('core', 'profiles', 'stamps', 'sources', 'runs', 'plots', 'progress', 'workers', 'baselines.core'))
+
+# %% ../nbs/03_sources.ipynb #39677333
+def besides(
+    but, # modules that do not count in general
+    more, # modules that a run depends on besides
+)->set: # those of `but` that do not count for it
+    "A module counts where another one of its package, inside the package, is named"
+    own = {name.rpartition('.')[0] for name in more if name.count('.') > 1}
+    return {name for name in but if name.rpartition('.')[0] not in own}
 
 # %% ../nbs/03_sources.ipynb #bd99520d
 class Facts:
