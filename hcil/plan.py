@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Setting', 'paper_setting', 'Unit', 'plan_units', 'attempt', 'carry_out', 'recorded_cells', 'describe_recorded',
-           'runs_of', 'estimate', 'describe_plan', 'tables_of', 'setting_of', 'ready', 'crops_there',
+           'runs_of', 'estimate', 'describe_plan', 'tables_of', 'setting_of', 'ready', 'crops_there', 'known_units',
            'describe_outlook']
 
 # %% ../nbs/87_plan.ipynb #31d5d1f4
@@ -387,14 +387,20 @@ def distinct(cells): # how many
     tests = {dataclasses.replace(c, row='', column='') for c in cells if c.test}
     return len({dataclasses.replace(c, **no_test) for c in cells}) + len(tests)
 
-# %% ../nbs/87_plan.ipynb #f42e5fbd
-def describe_outlook(wanted, setting): # yields sentences
-    "The plan in words, as far as it is known; nothing is made"
+# %% ../nbs/87_plan.ipynb #49a857a3
+def known_units(wanted, setting): # Units, data set -> folder of its crops, the other Cells
+    "What can be planned with the crops that are there; nothing is made"
     every = list(dict.fromkeys(c for cells in wanted.values() for c in cells))
     crops = {name: path for name in data_sets(every) if (path := crops_there(name, setting))}
     known = lambda c: c.data in crops and (not c.test or c.test in crops)
     units = plan_units({table: [*filter(known, cells)] for table, cells in wanted.items()}, setting, crops)
+    return units, crops, [c for c in every if not known(c)]
+
+# %% ../nbs/87_plan.ipynb #f42e5fbd
+def describe_outlook(wanted, setting): # yields sentences
+    "The plan in words, as far as it is known; nothing is made"
+    units, crops, rest = known_units(wanted, setting)
     if units: yield from describe_plan(units, setting)
-    if rest := [c for c in every if not known(c)]:
+    if rest:
         names = [name for name in data_sets(rest) if name not in crops]
         yield f"up to {distinct(rest)*len(setting.seeds)} runs on {', '.join(names)}, whose crops are not made yet"

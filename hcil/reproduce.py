@@ -20,7 +20,7 @@ from .sources import Facts
 from .workers import process_pool
 from .records import keep_manifest, Ledger, why_not, write_record
 from .cells import TABLES
-from .plan import carry_out, describe_outlook, describe_plan, describe_recorded, plan_units, ready, recorded_cells, setting_of, tables_of, to_do
+from .plan import carry_out, describe_outlook, describe_plan, describe_recorded, known_units, plan_units, ready, recorded_cells, setting_of, tables_of, to_do
 
 # %% ../nbs/89_reproduce.ipynb #52685fe1
 def get_papermill():
@@ -261,8 +261,9 @@ def record(self:Job): # yields sentences
     profile = self.common['profile']
     if profile == 'smoke': raise UserError('smoke is not recorded, since nothing may be concluded from it: name another --profile')
     if self.common.get('data'): raise UserError('runs on your own copies are not recorded: the names of their videos are not ours to publish')
-    units, store, folder = self.units(), self.setting.run_store() if self.wanted else None, self.root/'records'/profile
+    (units, self.crops, _), folder = known_units(self.wanted, self.setting), self.root/'records'/profile
     if not units: raise UserError(f"{', '.join(self.params)}: there are no runs to record")
+    store = self.setting.run_store()
     ledger, refused, new = Ledger(self.root, facts := Facts(self.root/'_runs')), {}, 0
     for u in tqdm(units, desc='records', ncols=80, delay=1):
         run = store.open(u.spec)
