@@ -61,13 +61,12 @@ def age(asked, r): # text
     return f"since then changed: {', '.join(names[:4])}{more}" if names else ''
 
 # %% ../nbs/89_check.ipynb #422eb0db
-def judged(root, folder): # DataFrame as of `check_stamps`, with: age, excuse
+def judged(asked, folder): # DataFrame as of `check_stamps`, with: age, excuse
     "Every artefact of a folder"
-    report, asked, older = check_stamps(folder), Asked(root), known_older(root)
+    report, older = check_stamps(folder), known_older(asked.root)
     rows = tqdm(report.itertuples(), total=len(report), desc='artefacts', ncols=80, delay=1)
     report['age'] = ['' if r.problem else age(asked, r) for r in rows]
     report['excuse'] = [next((why for name, why in older.items() if fnmatch(r.artefact, name)), '') if r.age else '' for r in report.itertuples()]
-    with contextlib.suppress(OSError): asked.facts.keep()
     return report
 
 def described(r): # a line
@@ -81,12 +80,14 @@ def describe_check(
     root:Path, # the checkout
 )->int: # how many are not in order
     "Print every artefact with its stamp, what speaks against it, and what speaks against the records"
-    report = judged(root, Path(root)/'figures')
+    asked = Asked(root)
+    report = judged(asked, asked.root/'figures')
     if report.empty: raise UserError('there are no artefacts in figures/: make them with hcil_reproduce')
     print(*map(described, report.itertuples()), sep='\n')
     smoke = [f'{r.artefact} was made by smoke: take it out of figures/' for r in report.itertuples() if r.profile == 'smoke']
     idle = [f'.ci/older: {name} excuses nothing: take it out' for name in known_older(root) if not any(fnmatch(r.artefact, name) and r.age for r in report.itertuples())]
-    records = check_records(root)
+    records = check_records(root, asked.facts)
+    with contextlib.suppress(OSError): asked.facts.keep()
     if faults := smoke + idle + records: print(*faults, sep='\n')
     unknown, late = report.age == NOT_KNOWN, report.age != ''
     bad = int(((report.problem != '') | late & ~unknown & (report.excuse == '')).sum())

@@ -12,8 +12,8 @@ from fastcore.basics import patch
 from fastcore.script import Param
 import pandas as pd
 from .core import atomic, command, from_json, ordinary_file, UserError
-from .records import restore
-from .runs import AGAIN, changed_files, clean, is_record, locked, numbers, recover, RunStore, state
+from .records import land, restore
+from .runs import AGAIN, changed_files, is_record, numbers, RunStore, state
 
 # %% ../nbs/61_runs_archive.ipynb #94765999
 def flat(
@@ -171,24 +171,9 @@ def record_in(z, key, entries)->dict: # what its done.json holds; None if the ru
 # %% ../nbs/61_runs_archive.ipynb #0513e529
 def write_run(new, z, entries, done):
     "Unpack a run into a folder"
-    new.mkdir(parents=True)
     for n, i in entries.items():
         with open(new/n, 'wb') as f: came = digest(z, i, f)
         if n != 'done.json' and came != done['outputs'][n]: raise UserError(f'{z.filename}: changed while it was read: {EXPORT}')
-
-def take_in(store, z, key, entries, done)->bool: # was it needed?
-    "Write one run, unless there is a finished one"
-    run = store.open(done['spec'])
-    with locked(store, key):
-        recover(run)
-        if state(run, ours=True)[0] in ('finished', 'stale'): return False
-        new = run.aside('import')
-        clean(run, new)
-        try: write_run(new, z, entries, done)
-        except BaseException: clean(run, new); raise
-        clean(run, run.folder)
-        os.rename(new, run.folder)
-        return True
 
 # %% ../nbs/61_runs_archive.ipynb #942d5f0a
 def import_runs(
@@ -205,7 +190,7 @@ def import_runs(
             found = {key: record_in(z, key, e) for key, e in entries.items()}
             bad = [key for key, done in found.items() if done is None]
             if bad: raise UserError(f"{file}: run {', '.join(bad)} is not as it was exported: {EXPORT}")
-            came = sum(take_in(store, z, key, entries[key], done) for key, done in found.items())
+            came = sum(land(store, done, lambda new: write_run(new, z, entries[key], done)) for key, done in found.items())
     except OSError as e: raise UserError(f'{e.filename or file}: {e.strerror or e}') from None
     return came, len(entries)-came
 
