@@ -35,19 +35,20 @@ def draw_places(n, resamples, seed): # `[R,n]`; the first draw is everybody once
     places[0] = np.arange(n)
     return places
 
-def found_in(df, kind, alarms, resamples, seed): # `[R]`
-    "Share of the fakes of a kind that lie above the threshold, on each draw; '' is any kind"
-    fakes, reals = df.prob[df.label == 1], df.prob[df.label == 0].to_numpy()
-    fakes = fakes[df.kind[df.label == 1] == kind].to_numpy() if kind else fakes.to_numpy()
-    line = alarm_threshold(reals[draw_places(len(reals), resamples, seed)], alarms)           # [R,N] -> [R]
-    return (fakes[draw_places(len(fakes), resamples, seed+1)] > line[:,None]).mean(1)         # [R,P] -> [R]
+def lines_of(df, alarms, resamples, seed): # `[R]`
+    "The threshold on each draw of the real videos"
+    reals = df.prob[df.label == 0].to_numpy()
+    return alarm_threshold(reals[draw_places(len(reals), resamples, seed)], alarms)           # [R,N] -> [R]
 
-# %% ../nbs/74_kinds.ipynb #c31fd939
-def over_seeds(tables, kind, alarms, resamples, seed): # `[R]`, number of fakes
-    "One manipulation: the mean over seeds"
-    tables = [with_kinds(df) for df in tables]
-    n = int(((tables[0].label == 1) & ((tables[0].kind == kind) | (kind == ''))).sum())
-    return (np.mean([found_in(df, kind, alarms, resamples, seed) for df in tables], 0) if n else np.zeros(resamples)), n
+def fakes_of(df, kind): # `[P]` scores
+    "The fakes of a kind; '' is any kind"
+    return df.prob[(df.label == 1) & (df.kind.eq(kind) | (kind == ''))].to_numpy()
+
+def found_in(df, kind, lines, seed): # `[R]`; 0 where there are none
+    "Share of the fakes of a kind that lie above the threshold, on each draw"
+    fakes = fakes_of(df, kind)
+    if not len(fakes): return np.zeros(len(lines))
+    return (fakes[draw_places(len(fakes), len(lines), seed)] > lines[:,None]).mean(1)         # [R,P] -> [R]
 
 # %% ../nbs/74_kinds.ipynb #9309c57e
 def found_of_kind(
@@ -58,7 +59,9 @@ def found_of_kind(
     seed:int=0,
 )->tuple: # the share that is found, all draws of it `[R]`, the number of fakes
     "How many fakes of a kind a row finds"
-    shares, counts = zip(*(over_seeds(g, kind, alarms, resamples, seed+2*k) for k, g in enumerate(groups)))
+    groups = [[with_kinds(df) for df in g] for g in groups]
+    counts = [len(fakes_of(g[0], kind)) for g in groups]
+    shares = [np.mean([found_in(df, kind, lines_of(df, alarms, resamples, seed), seed+1+k) for df in g], 0) for k, g in enumerate(groups)]
     draws = np.average(shares, axis=0, weights=counts) if sum(counts) else np.full(resamples, np.nan)        # groups of [R] -> [R]
     return float(draws[0]), draws, sum(counts)
 
@@ -74,9 +77,9 @@ def kinds_table(
     for name, groups in rows.items():
         for kind in (*KINDS, ''):
             share, draws, n = found_of_kind(groups, kind, alarms, resamples)
-            less = draws - base.setdefault(kind, draws)
-            gain = dict(gain=less[0], gain_low=interval(less)[0], gain_high=interval(less)[1]) if less.any() else {}
-            lines.append(dict(row=name, kind=kind or 'all', found=share, low=interval(draws)[0], high=interval(draws)[1]) | gain | dict(fakes=n))
+            less, ends, reach = draws - base.setdefault(kind, draws), interval(draws), ('gain', 'gain_low', 'gain_high')
+            gain = zip(reach, (np.nan,)*3 if name == next(iter(rows)) else (less[0], *interval(less)))
+            lines.append(dict(row=name, kind=kind or 'all', found=share, low=ends[0], high=ends[1]) | dict(gain) | dict(fakes=n))
     return pd.DataFrame(lines)
 
 # %% ../nbs/74_kinds.ipynb #22b563b5
