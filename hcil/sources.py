@@ -228,7 +228,7 @@ def history(
     return set(found.decode().split()) if found else None
 
 # %% ../nbs/03_sources.ipynb #d6e6bc61
-APART = (*NO_NUMBERS, 'hcil.records', 'hcil.runs_archive', 'hcil.reproduce')
+APART = (*(n for n in NO_NUMBERS if n.count('.') == 1), 'hcil.records', 'hcil.runs_archive', 'hcil.reproduce')     # a table shows baselines, too
 
 def what_changed(
     then:Snapshot, # at the commit that the artefact is stamped with
