@@ -6,6 +6,7 @@ The browser's part is skipped where there is no Chromium.
 import pytest
 
 import website as site
+from hcil.stamps import read_stamp
 from test_browser import CHROMIUM, QUIET
 
 
@@ -63,6 +64,8 @@ def test_commands():
     assert site.command("table4_smoke", one("smoke")) == "hcil_reproduce table4 --profile smoke"
     assert site.command("bench_methods_cpu", one("none")) == "hcil_bench --what methods --out figures/bench_methods_cpu"
     assert site.command("batch_smoke", one("smoke")) == "hcil_reproduce data --profile smoke"
+    for p in (site.ROOT / "figures").glob("*.png"):
+        assert site.command(p.stem, read_stamp(p)).startswith(("hcil_reproduce ", "hcil_bench "))
 
 
 READ = (
