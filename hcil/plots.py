@@ -101,7 +101,7 @@ def draw_curves(
             if column in log and log[column].notna().any(): ax.plot(log.epoch, log[column], '.-', label=label)
         ax.set_title(name, fontsize=10); ax.set_xlabel('epoch')
         if ax.lines: ax.legend(fontsize=7)
-    for ax, limits in zip(axs[1:], ((-1.05, 1.05), (-.03, 1.03), (-.03, 1.03))): ax.set_ylim(limits)
+    for ax, limits in zip(axs[1:], ((-1.05, 1.05), (0, None), (0, 1.03))): ax.set_ylim(limits)      # a weight may be small throughout
     fig.suptitle(title, fontsize=11)
     return fig
 
