@@ -1,5 +1,6 @@
-"A small project to break: the real settings around five tiny notebooks"
+"How the tests share the processors, and a small project to break: the real settings around five tiny notebooks"
 
+import os
 from pathlib import Path
 import shutil
 
@@ -11,7 +12,29 @@ import house
 import readme
 import wings
 
+# Before anybody imports PyTorch. A thread that waits for another one must sleep: if it turned in a circle, as it does otherwise, the
+# other one might be waiting for its core. And the cores are shared among the processes of pytest-xdist
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
+
+# Files whose tests share something that takes long to make: one process runs them all, and makes it once
+TOGETHER = ("test_records", "test_own_data", "test_reproduce", "test_browser", "test_site")
+
 KERNEL = dict(kernelspec=dict(name="python3", display_name="python3", language="python"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "With pytest-xdist: the tests of some files stay together, and all others are given out one by one"
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return file if Path(file).stem in TOGETHER else nodeid
+
+    return Together(config, log)
 
 
 def md(text):

@@ -22,10 +22,8 @@ NBTEST = house.ROOT / "tools/nbtest.py"
 
 
 def environment():
-    "The cores are shared among the processes of pytest-xdist"
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    return {k: v for k, v in os.environ.items() if k != "IN_TEST"} | dict(OMP_NUM_THREADS=str(threads))
+    "Ours, see conftest.py, but a process that we start is not inside `nbdev_test` yet"
+    return {k: v for k, v in os.environ.items() if k != "IN_TEST"}
 
 
 def tail(
