@@ -130,7 +130,7 @@ def reading(file):
     "While a zip is read: what a damaged one raises becomes one sentence"
     try: yield
     except UserError: raise
-    except DAMAGED as e: raise UserError(f'{file}: is no package of runs, or is damaged ({e}): {EXPORT}') from None
+    except DAMAGED as e: raise UserError(f'{file}: is no package of runs, or is damaged ({str(e)[:200]}): {EXPORT}') from None
 
 # %% ../nbs/61_runs_archive.ipynb #5490ef4f
 def digest(
@@ -195,13 +195,21 @@ def import_runs(
     return came, len(entries)-came
 
 # %% ../nbs/61_runs_archive.ipynb #62c63f99
+WIDTH = 100                                                      # characters of a line
+
+def shown(df): return df.to_string(index=False, max_colwidth=28, float_format='{:.4g}'.format)
+
 def describe_store(store:RunStore)->str:
-    "The list for people"
+    "The list for people: what was found comes first, then what tells the runs apart, as far as there is room"
     df = store.frame()
     if df.empty: return f'{store.folder}: no runs'
     total = ', '.join(f'{n} {status}' for status, n in df.status.value_counts().items())
-    df = df.drop(columns=['date', 'why', 'wall_s'], errors='ignore').fillna('')
-    return f'{df.to_string(index=False, max_colwidth=28)}\n{total}'
+    first = [c for c in ('key', 'status', 'accuracy', 'auc') if c in df]
+    df = df[first + [c for c in df if c not in (*first, 'date', 'why', 'wall_s')]].fillna('')
+    columns = list(df)
+    while len(shown(df[columns]).partition('\n')[0]) > WIDTH: columns.pop()
+    more = f"no room for {', '.join(df.columns[len(columns):])}: see RunStore.frame()\n" if len(columns) < df.shape[1] else ''
+    return f'{shown(df[columns])}\n{more}{total}'
 
 # %% ../nbs/61_runs_archive.ipynb #6d099384
 def describe_why(
@@ -250,7 +258,7 @@ def act(
 # %% ../nbs/61_runs_archive.ipynb #642106d2
 @command('hcil_runs export runs.zip')
 def hcil_runs(
-    what:Param('list, why, verify, export or import', str, nargs='?', opt=False)='list',
+    what:Param('what to do', str, nargs='?', opt=False, choices=('list', 'why', 'verify', 'export', 'import'))='list',
     names:Param('export: FILE.zip [KEY ...]; import: FILE.zip or records/PROFILE; why: KEY ...', str, nargs='*', opt=False)=None,
     runs:str=None, # folder of the store; by default HCIL_RUNS, or runs/ in the checkout
 ):
