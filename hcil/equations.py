@@ -6,11 +6,12 @@
 __all__ = ['equation_map', 'missing']
 
 # %% ../nbs/90_equations.ipynb #4d7d4fb9
-import ast, json, re
+import ast, re
 from pathlib import Path
 from urllib.parse import quote
 import pandas as pd
-from .core import UserError
+from .core import read_text, UserError
+from .sources import cells_of
 
 # %% ../nbs/90_equations.ipynb #fa7e6713
 EQUATIONS = range(1, 11)
@@ -56,7 +57,7 @@ def labelled_cells(
 )->list: # dicts: equation, role, notebook, heading, names (defined, or for a test: used)
     "What the cells of one notebook say about equations"
     rows, heading = [], ''
-    for cell in json.loads(Path(path).read_text(encoding='utf-8'))['cells']:
+    for cell in cells_of(read_text(path), path):
         source = ''.join(cell['source'])
         if cell['cell_type'] == 'markdown':
             heading = ([l.lstrip('#').strip() for l in source.splitlines() if re.match(r'#{1,6} ', l)] or [heading])[-1]

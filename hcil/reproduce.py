@@ -11,12 +11,13 @@ from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypedDict
 from fastcore.basics import patch
 from tqdm import tqdm
-from .core import atomic, cores, fingerprint, spec_hash, UserError
+from .core import atomic, cores, fingerprint, read_json, read_text, spec_hash, UserError
 from .profiles import profile_of
 from .stamps import code_version, read_stamp
-from .sources import Facts
+from .sources import cells_of, Facts
 from .workers import process_pool
 from .records import keep_manifest, Ledger, why_not, write_record
 from .cells import TABLES
@@ -117,7 +118,9 @@ def paper_notebooks(
     names = None if 'all' in (names or []) else names
     for name in names or []:
         if name not in found: raise UserError(f"there is no notebook {name!r} in nbs/paper/: choose from {', '.join(found)}")
-    return [found[n] for n in dict.fromkeys(names or found)]
+    chosen = [found[n] for n in dict.fromkeys(names or found)]
+    for nb in chosen: cells_of(read_text(nb), nb)                            # refuses one that cannot be read
+    return chosen
 
 # %% ../nbs/89_reproduce.ipynb #a44fbb15
 def parse_setting(text):
@@ -125,7 +128,7 @@ def parse_setting(text):
     name, eq, value = text.partition('=')
     if not (eq and name.isidentifier()): raise UserError(f'--set takes NAME=VALUE, not {text!r}')
     try: return name, json.loads(value)
-    except json.JSONDecodeError: return name, value
+    except (ValueError, RecursionError): return name, value
 
 # %% ../nbs/89_reproduce.ipynb #26afbd9d
 def params_for(
@@ -147,6 +150,11 @@ def inputs_of(
     return spec_hash(dict(notebook=fingerprint(nb), params=params, code=code_version(root), torch=version('torch'), runs=[*runs]))
 
 # %% ../nbs/89_reproduce.ipynb #af04e8d7
+class Made(TypedDict):
+    "What the record holds"
+    inputs:str
+    made:dict[str, str]          # path below the checkout -> fingerprint
+
 def record_of(nb, params, root): return root/'_runs'/params['profile']/f'{nb.stem}.json'
 
 def keep_record(result, nb, params, root, inputs):
@@ -157,24 +165,27 @@ def keep_record(result, nb, params, root, inputs):
 # %% ../nbs/89_reproduce.ipynb #a3e2248a
 def is_current(nb, params, root, inputs): # bool
     "Was it run with the same inputs, and is what it made still there as it was?"
-    try: record = json.loads(record_of(nb, params, root).read_text())
-    except (OSError, ValueError): return False
+    record = read_json(record_of(nb, params, root), Made)
     same = lambda name, mark: (root/name).is_file() and fingerprint(root/name) == mark
-    return record['inputs'] == inputs and all(same(*item) for item in record['made'].items())
+    return record is not None and record['inputs'] == inputs and all(same(*item) for item in record['made'].items())
 
 # %% ../nbs/89_reproduce.ipynb #77a0c2ec
 ROOM = 500_000                                                               # bytes of a notebook with its outputs
 
+def outputs_of(copy): # dict: id of a code cell -> its outputs without progress bars
+    "What an executed notebook printed and drew"
+    cells = [c for c in cells_of(read_text(copy), copy) if c['cell_type'] == 'code']
+    return {c.get('id'): [o for o in c.get('outputs', []) if o.get('name') != 'stderr'] for c in cells}
+
 def with_outputs(nb, copy, params): # text of a notebook
     "A notebook with the outputs of its executed copy"
-    own, made = (json.loads(Path(p).read_text(encoding='utf-8')) for p in (nb, copy))
-    outputs = {c['id']: [o for o in c['outputs'] if o.get('name') != 'stderr'] for c in made['cells'] if c['cell_type'] == 'code'}
-    for c in own['cells']:
-        if c['cell_type'] == 'code': c['outputs'] = outputs.get(c['id'], [])
-        if 'parameters' in c['metadata'].get('tags', []):
+    outputs, cells = outputs_of(copy), cells_of(text := read_text(nb), nb)
+    for c in cells:
+        if c['cell_type'] == 'code': c['outputs'] = outputs.get(c.get('id'), [])
+        if 'parameters' in c.get('metadata', {}).get('tags', []):
             values = ', '.join(f'{k}={v!r}' for k, v in params.items() if v or k == 'profile')
             c['outputs'] = [dict(output_type='stream', name='stdout', text=[f'The outputs below were made with {values}.\n'])]
-    return json.dumps(own, indent=1, ensure_ascii=False, sort_keys=True)+'\n'
+    return json.dumps(json.loads(text) | dict(cells=cells), indent=1, ensure_ascii=False, sort_keys=True)+'\n'
 
 # %% ../nbs/89_reproduce.ipynb #b0263571
 def keep_outputs(

@@ -6,10 +6,11 @@
 __all__ = ['hcil_reproduce']
 
 # %% ../nbs/89_reproduce_command.ipynb #fa24ddf6
-import json, sys
+import sys
 from pathlib import Path
 from fastcore.script import Param, store_true
-from .core import command, repo_root
+from .core import command, read_text, repo_root
+from .sources import cells_of
 from .check import check_smoke, describe_check
 
 # %% ../nbs/89_reproduce_command.ipynb #895faf2d
@@ -31,7 +32,7 @@ def describe_results(
 # %% ../nbs/89_reproduce_command.ipynb #5f4be6a8
 def title_of(nb): # text
     "The first heading of a notebook"
-    cells = json.loads(nb.read_text(encoding='utf-8'))['cells']
+    cells = cells_of(read_text(nb), nb)
     return next((l[2:].strip() for c in cells if c['cell_type'] == 'markdown' for l in ''.join(c['source']).splitlines() if l.startswith('# ')), '')
 
 def describe_list(

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['DOCUMENTED', 'SPOKEN', 'NO_NUMBERS', 'APART', 'without_docs', 'without_words', 'code_text', 'code_hash',
-           'module_file', 'imports_of', 'hcil_folder', 'sources', 'besides', 'Facts', 'code_of', 'Snapshot',
-           'commit_with', 'history', 'what_changed']
+           'module_file', 'imports_of', 'hcil_folder', 'sources', 'besides', 'Facts', 'NotebookCell', 'Notebook',
+           'cells_of', 'code_of', 'Snapshot', 'commit_with', 'history', 'what_changed']
 
 # %% ../nbs/03_sources.ipynb #91fb799c
-import ast, hashlib, json, subprocess
+import ast, hashlib, subprocess
 from importlib.util import find_spec
 from pathlib import Path
-from .core import read_json, write_json
+from typing import NotRequired, TypedDict
+from .core import fitting, from_json, read_json, read_text, UserError, write_json
 
 # %% ../nbs/03_sources.ipynb #7293a978
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -155,13 +156,35 @@ class Facts:
     def keep(self):
         if self.path and len(self.known) > self.before: self.path.parent.mkdir(parents=True, exist_ok=True); write_json(self.path, self.known)
 
+# %% ../nbs/03_sources.ipynb #ea6f914c
+class NotebookCell(TypedDict):
+    "What is asked of a cell; other keys are allowed"
+    cell_type:str
+    source:str | list[str]
+    metadata:NotRequired[TypedDict('Metadata', dict(tags=NotRequired[list[str]]))]
+    outputs:NotRequired[list[dict]]
+
+class Notebook(TypedDict):
+    "What is asked of a notebook"
+    cells:list[NotebookCell]
+
+def cells_of(
+    text:str, # of a notebook
+    path:Path, # where it lies, for the sentence
+)->list: # of dicts, see `NotebookCell`
+    "The cells of a notebook"
+    remedy = 'if git could not merge it, choose one side; else restore it from git'
+    try: return fitting(from_json(text), Notebook, path, remedy)['cells']
+    except UserError: raise
+    except ValueError as e: raise UserError(f'{path}: is no notebook ({e}): {remedy}') from None
+
 # %% ../nbs/03_sources.ipynb #26e9fdf5
 def code_of(
     text:str, # of a notebook
+    path:Path='a notebook', # where it lies, for the sentence
 )->str:
     "The code cells of a notebook, without magics"
-    cells = json.loads(text)['cells']
-    lines = [l for c in cells if c['cell_type'] == 'code' for l in ''.join(c['source']).splitlines()]
+    lines = [l for c in cells_of(text, path) if c['cell_type'] == 'code' for l in ''.join(c['source']).splitlines()]
     return '\n'.join(l for l in lines if not l.lstrip().startswith(('%', '!')))
 
 # %% ../nbs/03_sources.ipynb #7d624117
@@ -200,7 +223,7 @@ class Snapshot:
         base = name.replace('.', '/')
         return self.look(f'{base}.py') or self.look(f'{base}/__init__.py')
 
-    def notebook(self, path): return self.look(path, 'hcil', code_of)               # hash and imports of its code
+    def notebook(self, path): return self.look(path, 'hcil', lambda text: code_of(text, path))     # hash and imports of its code
 
 # %% ../nbs/03_sources.ipynb #3c2c80a0
 def commit_with(
