@@ -10,6 +10,9 @@ ini = ConfigParser(delimiters=["="])
 ini.read(here / "settings.ini", encoding="utf-8")
 cfg = ini["DEFAULT"]
 lib = cfg["lib_path"]
+addresses = {k: cfg[v] for k, v in dict(url="git_url", author_email="author_email").items() if cfg[v]}  # those that there are
+if cfg["doc_host"]:
+    addresses["project_urls"] = {"Documentation": cfg["doc_host"] + cfg["doc_baseurl"]}
 
 setup(
     name=cfg["lib_name"],
@@ -17,8 +20,7 @@ setup(
     description=cfg["description"],
     keywords=cfg["keywords"],
     author=cfg["author"],
-    author_email=cfg["author_email"],
-    url=cfg["git_url"],
+    **addresses,
     license="Apache-2.0",
     classifiers=[
         "Development Status :: 3 - Alpha",
@@ -30,10 +32,9 @@ setup(
     include_package_data=True,
     python_requires=f">={cfg['min_python']}",
     install_requires=shlex.split(cfg.get("requirements", "")),
-    extras_require={extra: shlex.split(cfg.get(f"{extra}_requirements", "")) for extra in ("dev", "cluster")},
+    extras_require={extra: shlex.split(cfg.get(f"{extra}_requirements", "")) for extra in ("dev", "widgets", "cluster")},
     long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     zip_safe=False,
-    project_urls={"Documentation": cfg["doc_host"] + cfg["doc_baseurl"]},
     entry_points={"console_scripts": shlex.split(cfg.get("console_scripts", "")), "nbdev": [f"{lib}={lib}._modidx:d"]},
 )

@@ -12,10 +12,11 @@ from html import escape
 from time import perf_counter
 from typing import Callable
 from fastcore.basics import patch
-import ipywidgets as W
 from matplotlib.figure import Figure
 from PIL import Image
 from .core import UserError
+try: import ipywidgets as W
+except ImportError: raise ImportError("the widgets need ipywidgets, which a plain install leaves out: pip install 'hcil[widgets]'") from None
 
 # %% ../nbs/91_explorer.ipynb #22ae4699
 DPI = 80                                                            # of the pictures; a lecture hall's projector shows 1280 pixels or more

@@ -12,7 +12,6 @@ from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
-import ipywidgets as W
 from matplotlib.figure import Figure
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from .snippets import snippet_indices
 from .containers import write_video
 from .cam import blocks, deepest_layer, grad_cam, normalise, overlay
 from .detect import demo_weights, Detector, face_clip, find_faces, wanted_frames
-from .explorer import bare, choice, Explorer, number, player, temperature, whole
+from .explorer import bare, choice, Explorer, number, player, temperature, W, whole
 from .widget_pictures import (BOUNDARIES, Example, examples, learnt_regions, mean_cosine, motion_figure, motion_maps, pairs_figure,
     pairs_words, PARTS, region_maps, sampling_words, SHOWN, snippets_figure, toy_batch, walk, weight_figure, weight_words)
 
