@@ -7,6 +7,7 @@ __all__ = ['summary', 'describe_verify', 'hcil_prepare']
 
 # %% ../nbs/48_prepare_command.ipynb #02d4d266
 import sys
+from typing import Literal
 from .core import command, cores, home_folder, pick_device, UserError
 from .layouts import twin
 from .datasets import examine, LAYOUTS
@@ -60,7 +61,7 @@ def describe_verify(
 def _validate_prepare(name, size, scale, box, smooth, every, boxes, limit, workers, sample, min_share):
     "Refuse, in a sentence, what can't be done"
     for what, value, allowed in (('data set', name, LAYOUTS), ('--box', box, ('frame','video')),
-                                 ('--boxes', boxes, ('own','original'))):
+                                 ('--boxes-of', boxes, ('own','original'))):
         if value not in allowed: raise UserError(f"unknown {what} {value}: choose one of {', '.join(allowed)}")
     for what, value, least in (('size', size, 16), ('smooth', smooth, 0), ('every', every, 1),
                                ('workers', workers, 0), ('sample', sample, 0), ('limit', 1 if limit is None else limit, 1)):
@@ -79,38 +80,38 @@ def _readings(name, **given): # dict: options of the loader
     return {k: several(k, v) for k, v in given.items()}
 
 # %% ../nbs/48_prepare_command.ipynb #f7f906ed
-@command('hcil_prepare ff++ --data data/twins/smoke/FaceForensics++ --size 64', stopped='what was finished is kept, run it again to go on')
+@command('hcil_prepare ff++ --data data/twins/smoke/FaceForensics++ --size 64', stopped='what was finished is kept, run it again to go on', required=('data',))
 def hcil_prepare(
-    name:str, # ff++, celeb-df, dfdc-p or wild
-    data:str=None, # folder of the data set, in its official layout; must be given
+    name:Literal['ff++', 'celeb-df', 'dfdc-p', 'wild'], # the data set
+    data:str=None, # folder of the data set, in its official layout
     out:str=None, # folder for the crops; by default HCIL_HOME/crops/NAME, or data/crops/NAME
     size:int=224, # height and width of a crop, pixels
     scale:float=1.3, # side of the square over the longer side of the face
-    box:str='frame', # a square for each frame, or one for the whole video
+    box:Literal['frame', 'video']='frame', # a square for each frame, or one for the whole video
     smooth:float=2., # how far the track is smoothed, frames; 0: not at all
     every:int=1, # look for the face in each EVERY-th frame
-    boxes:str='own', # own, or original: those of the real video a fake was made from
+    boxes_of:Literal['own', 'original']='own', # whose boxes: a fake's own, or those of the real video it was made from
     min_share:float=.1, # a video that shows its face in a smaller share of the frames is dropped
     compression:str=None, # of ff++: raw, c23, c40 or several with commas; the loader's choice if left out
     methods:str=None, # of ff++: Deepfakes, Face2Face, FaceSwap, NeuralTextures, FaceShifter or several with commas
     splits:str=None, # of ff++: folder of train.json, val.json and test.json, if they lie elsewhere
-    youtube:str=None, # of celeb-df: where YouTube-real is used: all, test or none
+    youtube:Literal['all', 'test', 'none']=None, # of celeb-df: where YouTube-real is used
     val_share:float=None, # of all but ff++: share of the training data that becomes the validation split; 0: none
     limit:int=None, # only LIMIT videos, half of them real
     workers:int=0, # processes; 0: as many as cores
-    device:str='auto', # cpu, cuda, or auto: cuda where there is one
+    device:Literal['auto', 'cpu', 'cuda']='auto', # auto: cuda where there is one
     timeout:float=1800., # seconds after which a video is given up
     refresh:bool=False, # make crops again that were made by other code
     verify:bool=False, # only compare the copy with the published counts
     sample:int=3, # with --verify: files to open in each folder; 0: all of them
 ):
     "Find the faces in a data set, cut them out and store them; run it again to go on after an interruption"
-    _validate_prepare(name, size, scale, box, smooth, every, boxes, limit, workers, sample, min_share)
+    _validate_prepare(name, size, scale, box, smooth, every, boxes_of, limit, workers, sample, min_share)
     if not data: raise UserError('--data is missing: give the folder of the data set')
     readings = _readings(name, compression=compression, methods=methods, splits=splits, youtube=youtube, val_share=val_share)
     if verify: sys.exit(1 if describe_verify(name, data, sample or None, **readings) else 0)
     out = out or home_folder()/'crops'/name
     done = prepare(name, data, out, workers or cores(), pick_device(device), timeout, limit, True, readings, refresh,
-                   size=size, scale=scale, box=box, smooth=smooth, every=every, boxes=boxes, min_share=min_share)
+                   size=size, scale=scale, box=box, smooth=smooth, every=every, boxes=boxes_of, min_share=min_share)
     for sentence in (*getattr(done, 'attrs', {}).get('notes', []), *summary(done, out)): print(sentence)
     if done.problem.str.startswith('failed').any(): sys.exit(1)
