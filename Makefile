@@ -11,11 +11,13 @@ BIN       := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help test reproduce export docs notebook clean-venv
+.PHONY: help install test reproduce export docs notebook clean-venv
 
 help:  ## list the targets
 	@echo "usage: make TARGET"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1: \2/p' Makefile
+
+install: $(INSTALLED)  ## set up .venv, as every other target does when it is not there
 
 test: $(INSTALLED)  ## run every check and every notebook (FLAGS="slow gpu": also the cells so flagged; JOBS=8: eight at a time)
 	HCIL_FLAGS="$(FLAGS)" $(BIN)/python -m pytest -n $(JOBS)

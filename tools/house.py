@@ -66,7 +66,9 @@ def pages(
     root: Path,  # the project
 ) -> list:  # paths
     "Every Markdown page that people wrote"
-    return sorted(p for pattern in ("*.md", "data_cards/*.md", "model_cards/*.md", "nbs/**/*.md") for p in root.glob(pattern))
+    return sorted(
+        p for pattern in ("*.md", "guides/*.md", "data_cards/*.md", "model_cards/*.md", "nbs/**/*.md") for p in root.glob(pattern)
+    )
 
 
 def code_cells(nb):

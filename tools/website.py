@@ -101,7 +101,13 @@ def gather(src):
         if p.match("nbs/class/lesson*.ipynb"):
             nb = students_page(nb)  # without the answers
         copy(p, src, nbformat.writes(page(nb)))
-    for p in [*ROOT.glob("data_cards/*.md"), *ROOT.glob("model_cards/*.md"), ROOT / "cluster/README.md", *(ROOT / o for o in PAGES)]:
+    for p in [
+        *ROOT.glob("guides/*.md"),
+        *ROOT.glob("data_cards/*.md"),
+        *ROOT.glob("model_cards/*.md"),
+        ROOT / "cluster/README.md",
+        *(ROOT / o for o in PAGES),
+    ]:
         copy(p, src, relinked(p.read_text(encoding="utf-8")))
     copy(ROOT / "nbs/assets/README.md", src, "---\norphan: true\n---\n" + (ROOT / "nbs/assets/README.md").read_text(encoding="utf-8"))
     for p in filter(Path.is_file, (ROOT / "figures").iterdir()):  # not those of smoke, or of one's own copies
