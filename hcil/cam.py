@@ -108,7 +108,7 @@ STAGES = dict(layer4=32, layer3=16, layer2=8, layer1=4)                # pixels 
 
 def deepest_layer(
     size:int, # height and width of a frame, pixels
-    places:int=4, # along a side, at least
+    places:int=7, # along a side, at least; as many as `layer4` has at 224 pixels
 )->str: # a name for `grad_cam`
     "The deepest stage whose map is not too coarse to look at"
     fine = [name for name, stride in STAGES.items() if math.ceil(size/stride) >= places]
