@@ -143,6 +143,7 @@ TABLES = dict(                                      # paper notebook -> its cell
     fig4=lambda profile: on_ff({row: MAPPED[row] for row in ('All', 'All (detached)')}),
     fig5=lambda profile: on_ff(MAPPED),
     kinds=lambda profile: on_ff(PARTS) + on_dfdc(PARTS, profile),
+    twins=lambda profile: on_ff(PARTS),
     readings=study)
 
 # %% ../nbs/85_cells.ipynb #f5327ca7
