@@ -131,7 +131,9 @@ def mathjax(folder):
 
 # ---------------------------------------------------------------- figures with their commands
 
-PART = dict(table4="--set columns=DF", kinds="--set columns=DF", fig4="--set columns=DF,F2F,NT")  # what there is so far
+PART = dict(
+    table4="--set columns=DF", kinds="--set columns=DF", twins="--set columns=DF", fig4="--set columns=DF,F2F,NT"
+)  # what there is so far
 MADE_BY = dict(batch="data")  # artefacts that are not called like their notebook
 
 
@@ -179,6 +181,7 @@ ORDER = (
     "table5",
     "table6",
     "kinds",
+    "twins",
     "claims",
     "readings",
     "detect",
