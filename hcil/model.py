@@ -35,7 +35,7 @@ class HCILConfig:
     # RAIM, see 12_raim
     place:str='block'            # in every residual 'block', or the 'first' or 'last' of each stage
     alpha:float=.5               # share of the channels that RAIM processes
-    regions:int=8                # r
+    regions:int=8                # r, as many as grid has cells
     kernel:int=3                 # k, taps of a temporal filter
     grid:tuple=(2,4)             # AdaP's layout
     hidden:float=2.              # width of the filter generator, times T

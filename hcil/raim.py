@@ -238,7 +238,7 @@ def check_grid(grid, regions):
     cells = grid if isinstance(grid, int) else grid[0]*grid[1]
     if cells != regions:
         raise ValueError(f"AdaP's grid {grid} has {cells} cells for regions={regions}: "
-                         "they must be equal, since each cell makes one region's filter (A-01)")
+                         f"give a grid of as many cells, such as (1,{regions}), since each cell makes one region's filter (A-01)")
 
 # %% ../nbs/12_raim.ipynb #a6142d4f
 class RAIM(nn.Module):

@@ -128,7 +128,7 @@ HEAD = 30  # bytes before an entry's name; then the data
 
 def damaged_store(path, why):
     "Raise a StoreError that names the file and the remedy"
-    raise StoreError(f"{path}: {why}; delete it and let hcil_prepare make it again")
+    raise StoreError(f"{path}: {why[:300]}; delete it and let hcil_prepare make it again")
 
 # %% ../nbs/35_stores.ipynb #6a626fcd
 def validate_index(path, infos, end):

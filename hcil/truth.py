@@ -106,7 +106,7 @@ def read_truth(
     except UserError: raise
     except UNREADABLE as e:
         if getattr(e, 'filename', None): raise                              # of the disk: the file may be whole
-        raise UserError(f'{path}: cannot be read ({e}): make the twin again with hcil_twins --refresh') from None
+        raise UserError(f'{path}: cannot be read ({str(e)[:200]}): make the twin again with hcil_twins --refresh') from None
 
 # %% ../nbs/49_truth.ipynb #4d4366bf
 def forged_share(
