@@ -9,6 +9,7 @@ __all__ = ['SUFFIXES', 'in_folder', 'in_list', 'gather', 'picture_names', 'open_
 import hashlib, json, os, sys, tempfile, warnings
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 from fastcore.script import Param, store_true
 import pandas as pd
 import torch
@@ -16,7 +17,7 @@ from tqdm import tqdm
 import matplotlib.pyplot as plt
 from .core import command, cores, pick_device, read_text, UserError
 from .stamps import save_png, stamp
-from .detect import demo_weights, Detection, Detector, Failed, in_words, MIN_SEEN, plain, validate_file
+from .detect import demo_weights, Detection, Detector, Failed, in_words, plain, validate_file
 
 # %% ../nbs/79_detect_command.ipynb #54412bcf
 SUFFIXES = tuple('.mp4 .mkv .mov .avi .webm .m4v .ts .mts .m2ts .mpg .mpeg .flv .wmv .asf .ogv .3gp .3g2'.split())
@@ -128,16 +129,16 @@ def write_picture(detector, clip, d, fps, path): # where it is, or a `Failed`
 # %% ../nbs/79_detect_command.ipynb #5541d220
 MOST = 64                                                                    # snippets
 
-def open_detector(weights, u, min_seen, device): # Detector
+def open_detector(weights, U, min_seen, device): # Detector
     "The detector that was asked for"
-    if not 1 <= u <= MOST: raise UserError(f'--u is {u}: give 1 to {MOST} snippets')
+    if not 1 <= U <= MOST: raise UserError(f'--U is {U}: give 1 to {MOST} snippets')
     if not 0 <= min_seen <= 1: raise UserError(f'--min_seen is {min_seen}: give a share from 0 to 1')
     device = pick_device(device)
     if device == 'cpu': torch.set_num_threads(cores())
     path = Path(weights) if weights else demo_weights()
     if not path.exists():
         raise UserError(f'{plain(path)}: there is no such file; give --weights, a weights.safetensors of hcil_train')
-    return Detector.from_file(path, device, U=u, min_seen=min_seen)
+    return Detector.from_file(path, device, U=U, min_seen=min_seen)
 
 # %% ../nbs/79_detect_command.ipynb #81cda207
 def picture_maker(detector, folder, files): # a function for `score_all`, list of what went wrong (it grows)
@@ -157,23 +158,23 @@ def picture_maker(detector, folder, files): # a function for `score_all`, list o
 def hcil_detect(
     videos:Param('files, folders, or lists (.txt, UTF-8): a path per line, counted from the folder of the list; # begins a comment', str, nargs='+'),
     weights:str=None, # weights.safetensors of a run; by default the demonstration's
-    u:int=8, # snippets, at most 64
-    min_seen:float=MIN_SEEN, # share of frames that must show a face, or there is no score
+    U:int=8, # snippets, at most 64
+    min_seen:float=.25, # share of frames that must show a face, or there is no score
     json:Param('print one JSON object per line', store_true)=False,
     csv:Param('print a table', store_true)=False,
     picture:str=None, # folder for a picture of each video
-    device:str='auto', # cpu, cuda, or auto: cuda where there is one
+    device:Literal['auto', 'cpu', 'cuda']='auto', # auto: cuda where there is one
 ):
     "How likely is each video forged, and which part of it is suspicious?"
     if json and csv: raise UserError('--json and --csv: choose one')
-    detector, files = open_detector(weights, u, min_seen, device), gather(videos)
+    detector, files = open_detector(weights, U, min_seen, device), gather(videos)
     if not files: raise UserError(f"no videos in {plain(', '.join(videos))}: their names end in {' '.join(SUFFIXES)}")
     if detector.warning: print(f'{detector.weights}: {detector.warning}', file=sys.stderr)
-    if csv: print(','.join(csv_columns(u)))
+    if csv: print(','.join(csv_columns(U)))
     then, wrong = picture_maker(detector, picture, files)
     with detector:
         bad, bar = 0, dict(total=len(files), disable=len(files) < 2, ncols=80, file=sys.stderr)
         for x in tqdm(detector.score_all(files, then), 'videos', **bar):
             bad += isinstance(x, Failed)
-            tqdm.write(as_text(x, json, csv, u), file=sys.stdout)
+            tqdm.write(as_text(x, json, csv, U), file=sys.stdout)
     sys.exit(1 if bad or wrong else 0)
