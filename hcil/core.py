@@ -48,7 +48,7 @@ def release()->str:
     except PackageNotFoundError: return '(not installed)'
 
 # %% ../nbs/00_core.ipynb #1c39759d
-RENAMED = {'--u': '--U', '--boxes': '--boxes-of'}                            # what options were called once
+RENAMED = {'--u': '--U', '--boxes': '--boxes-of', '--methods': '--method', '--splits': '--split-files'}                            # what options were called once
 
 def spelt(arg:str)->str:
     "An argument, with hyphens in the name of an option, and its present name"
@@ -63,6 +63,7 @@ def name_options(
 ):
     "Options with hyphens, what may be chosen, and what must be given"
     for action in parser._actions:
+        action.help = (action.help or '').removesuffix(' (default: )')
         action.option_strings = [spelt(o) for o in action.option_strings]
         if get_origin(kinds.get(action.dest)) is Literal: action.type, action.choices = None, get_args(kinds[action.dest])
         if action.dest in required: action.required = True
