@@ -337,7 +337,8 @@ class Rehearsal(TorchDispatchMode):
             if self.node is not None and code is walk.__code__:
                 return f"{self.made_by.get(self.node._sequence_nr(), '?')} (backward)"
             if is_own(code.co_filename):
-                where = f"{Path(code.co_filename).relative_to(ROOT)}:{frame.f_lineno} {code.co_name}"
+                function = code.co_qualname.partition(".<locals>")[0]  # Python 3.12 knows fewer of the inner ones
+                where = f"{Path(code.co_filename).relative_to(ROOT)}:{frame.f_lineno} {function}"
                 self.made_by[torch._C._autograd._get_sequence_nr() - 1] = where
                 return where
             frame = frame.f_back
@@ -455,16 +456,14 @@ def load(real):
     return read
 
 
-class no_grad_for_inference(torch.no_grad):
-    "Shells cannot be made in inference mode, so `torch.inference_mode` is `torch.no_grad` here"
+def enter_no_grad(mode):
+    "Shells cannot be made in inference mode: `torch.inference_mode` only turns gradients off here"
+    mode.before = torch.is_grad_enabled()
+    torch.set_grad_enabled(not mode.mode)
 
-    def __init__(self, mode=True):
-        super().__init__()
-        self.mode = mode
 
-    def __enter__(self):
-        super().__enter__()
-        torch.set_grad_enabled(self.prev and not self.mode)
+def leave_no_grad(mode, *error):
+    torch.set_grad_enabled(mode.before)
 
 
 def replacements(card):  # (owner, name, value)
@@ -476,7 +475,8 @@ def replacements(card):  # (owner, name, value)
     yield torch.accelerator, "current_accelerator", lambda *args, **kwargs: torch.device("cuda")
     yield torch.autograd, "backward", lambda *args, **kwargs: backward(card, *args, **kwargs)
     yield torch.autograd, "grad", lambda *args, **kwargs: grad(card, *args, **kwargs)
-    yield torch, "inference_mode", no_grad_for_inference
+    yield torch.inference_mode, "__enter__", enter_no_grad
+    yield torch.inference_mode, "__exit__", leave_no_grad
     yield torch, "save", save(torch.save)
     yield torch, "load", load(torch.load)
     yield torch.nn.Module, "_apply", swapping(torch.nn.Module._apply)

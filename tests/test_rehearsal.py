@@ -257,13 +257,21 @@ def test_a_training_is_that_of_the_cpu():
     assert any(name.startswith("_foreach") for name in names)  # Adam's fast form
 
 
+@torch.inference_mode()
+def infer(net, x):
+    assert not torch.is_grad_enabled()
+    with torch.inference_mode(False):
+        assert torch.is_grad_enabled()
+    return net(x)
+
+
 def test_in_evaluation():
     torch.manual_seed(0)
     net, x = Small().eval(), torch.randn(3, 3, 6, 6)
     expected = net(x).detach()
-    with Rehearsal(), torch.inference_mode():
-        same(copy.deepcopy(net.cuda())(x.cuda()), expected, rtol=1e-4, atol=1e-5)
-        assert not torch.is_grad_enabled()
+    with Rehearsal():
+        same(infer(copy.deepcopy(net.cuda()), x.cuda()), expected, rtol=1e-4, atol=1e-5)
+        assert torch.is_grad_enabled()
 
 
 def test_autocast_follows_the_rules_of_cuda(card):
@@ -323,7 +331,14 @@ def test_shapes_alone_count_the_same():
 
 
 def test_nothing_is_left_behind():
-    before = torch.cuda.is_available(), torch.autograd.backward, torch.autograd.grad, torch.save, torch.Tensor.cuda, torch.inference_mode
+    before = (
+        torch.cuda.is_available(),
+        torch.autograd.backward,
+        torch.autograd.grad,
+        torch.save,
+        torch.Tensor.cuda,
+        torch.inference_mode.__enter__,
+    )
     with pytest.raises(ZeroDivisionError):
         with Rehearsal():
             assert torch.cuda.is_available() and torch.cuda.get_device_name() == "a pretended GPU"
@@ -335,7 +350,7 @@ def test_nothing_is_left_behind():
         torch.autograd.grad,
         torch.save,
         torch.Tensor.cuda,
-        torch.inference_mode,
+        torch.inference_mode.__enter__,
     )
     with pytest.raises(RuntimeError, match="after its end"):
         kept + 1
