@@ -106,6 +106,7 @@ def gather(src):
         *ROOT.glob("data_cards/*.md"),
         *ROOT.glob("model_cards/*.md"),
         ROOT / "cluster/README.md",
+        ROOT / "records/README.md",
         *(ROOT / o for o in PAGES),
     ]:
         copy(p, src, relinked(p.read_text(encoding="utf-8")))
@@ -142,6 +143,8 @@ def command(stem, st):
     from hcil.profiles import profile_of
 
     first, profile = stem.split("_")[0], st["profile"]
+    if stem.startswith("bench_rehearsal"):
+        return ".venv/bin/python tools/rehearse.py"
     if first == "bench":
         return f"hcil_bench --what {(stem.split('_')[1:-1] or ['model'])[0]} --out figures/{stem}"
     nb = MADE_BY.get(first, first)
