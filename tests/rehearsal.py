@@ -310,11 +310,12 @@ class Rehearsal(TorchDispatchMode):
             return func(*args, **call.kwargs)
         refuse_two_devices(call)
         refuse_generator(call)
+        where = self.line()
         if why := reason_to_wait(call):
-            self.wait(why)
+            self.waits.append(Wait(why, where))
         out = on_cpu(call)
         if is_launch(call):
-            self.launches.append(Launch(call.name, size_in_bytes((args, call.kwargs, out)), flops_of(call, out), self.line()))
+            self.launches.append(Launch(call.name, size_in_bytes((args, call.kwargs, out)), flops_of(call, out), where))
         return self.answer(call, out)
 
     def answer(self, call, out):
@@ -331,7 +332,7 @@ class Rehearsal(TorchDispatchMode):
 
     def line(self):
         "The project's line that runs; in the backward pass the line of the forward pass that it belongs to"
-        frame = sys._getframe(2)
+        frame = sys._getframe(1)
         while frame:
             code = frame.f_code
             if self.node is not None and code is walk.__code__:

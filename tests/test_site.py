@@ -63,6 +63,7 @@ def test_commands():
     assert site.command("table4_mini_part", one("mini")).startswith("hcil_reproduce table4 --profile mini --seeds 1 --set")
     assert site.command("table4_smoke", one("smoke")) == "hcil_reproduce table4 --profile smoke"
     assert site.command("bench_methods_cpu", one("none")) == "hcil_bench --what methods --out figures/bench_methods_cpu"
+    assert site.command("bench_rehearsal_lines", one("none")) == ".venv/bin/python tools/rehearse.py"
     assert site.command("batch_smoke", one("smoke")) == "hcil_reproduce data --profile smoke"
     for p in (site.ROOT / "figures").glob("*.png"):
         assert site.command(p.stem, read_stamp(p)).startswith(("hcil_reproduce ", "hcil_bench "))

@@ -1,0 +1,58 @@
+"""The training step compiled as a whole: `torch.compile(fullgraph=True)` with the backend `aot_eager`, on the CPU
+
+This backend makes the forward and the backward pass into one graph each, as the one for GPUs does, and then runs them as they are.
+So a break in the graph, a view that does not fit or a gradient that differs shows here, and no compiler is needed.
+All but one are for `make test FLAGS=slow`.
+"""
+
+import os
+
+import pytest
+import torch
+
+from hcil.baselines.core import ROWS, SMALL, BaselineConfig, clips_for
+from hcil.model import HCIL, HCILConfig
+
+LABELS = torch.tensor([0, 1, 0, 1])
+QUICK = ("ResNet-50",)
+FAILS = {  # (row, type) -> why; each is to be put right in the module it names
+    ("HCIL", "bfloat16"): "raim, SelectFilters.backward: a view of a product that lies channels-last only without the compiler",
+}
+
+
+def network(row):
+    torch.manual_seed(0)
+    if row == "HCIL":
+        return HCIL(HCILConfig(backbone="resnet18", width=0.25, pretrained=None)).train()
+    return BaselineConfig(row, **SMALL).build().train()
+
+
+def step(net, forward, dtype):  # logits, gradient of the loss by all parameters in one row
+    "Forward and backward, with the same noise each time"
+    torch.manual_seed(0)
+    clips = clips_for(BaselineConfig("TAM", **SMALL), len(LABELS), size=32)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+        out = forward(clips)
+    loss = net.loss(out, LABELS).total
+    grads = torch.autograd.grad(loss, list(net.parameters()), allow_unused=True, materialize_grads=True)
+    return out.logits.detach(), torch.cat([g.flatten() for g in grads])
+
+
+def cases():
+    slow = "slow" not in os.environ.get("HCIL_FLAGS", "").split()
+    for row in ("HCIL", *ROWS):
+        for dtype in ("float32", "bfloat16"):
+            marks = [pytest.mark.skipif(slow and row not in QUICK, reason="compiles: FLAGS=slow")]
+            if why := FAILS.get((row, dtype)):
+                marks.append(pytest.mark.xfail(reason=why, strict=True))
+            yield pytest.param(row, dtype, marks=marks, id=f"{row}-{dtype}")
+
+
+@pytest.mark.parametrize("row, dtype", cases())
+def test_compiled_step(row, dtype):
+    torch._dynamo.reset()
+    net = network(row)
+    logits, grads = step(net, net, dtype)
+    logits_, grads_ = step(net, torch.compile(net, backend="aot_eager", fullgraph=True), dtype)
+    torch.testing.assert_close(logits_, logits, rtol=1e-3, atol=1e-3 * logits.abs().max().item())
+    torch.testing.assert_close(grads_, grads, rtol=1e-3, atol=1e-3 * grads.abs().max().item())
