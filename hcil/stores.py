@@ -278,7 +278,7 @@ def read(self:CropStore, indices)->list: # of bytes
         with open(self.path, 'rb', buffering=0) as file:
             return [self._read(file, int(k)) for k in indices]
     except OSError as e:
-        raise StoreError(f'{self.path}: cannot be read ({e.strerror}); is the disk still there?') from None
+        raise StoreError(f'{self.path}: cannot be read ({e.strerror}); is the disk still there? If so, delete it and let hcil_prepare make it again') from None
 
 @patch
 def bytes(self:CropStore,

@@ -6,7 +6,7 @@
 __all__ = ['OF_PROCESSES', 'ANSWERS', 'WorkerError', 'about_processes', 'starting', 'Worker', 'in_worker', 'process_pool']
 
 # %% ../nbs/30_workers.ipynb #34521f70
-import contextlib, errno, os, pickle, signal, subprocess, sys, threading, traceback
+import contextlib, ctypes, errno, os, pickle, signal, subprocess, sys, threading, traceback
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from multiprocessing import get_context, parent_process
@@ -22,7 +22,7 @@ class WorkerError(UserError): "Work that took its process down, or too long"
 
 # %% ../nbs/30_workers.ipynb #e1e25b5b
 OF_PROCESSES = ('start new thread', 'shared memory', 'shm', 'DataLoader worker', 'process pool', 'sem_open')   # in messages of Python and torch
-ANSWERS = {getattr(errno, name) for name in ('EAGAIN', 'ENOMEM', 'EMFILE', 'ENFILE', 'ENOSPC', 'ENOENT', 'EACCES', 'EPERM', 'ENOSYS')}   # of the system
+ANSWERS = {getattr(errno, name) for name in ('EAGAIN', 'ENOMEM', 'EMFILE', 'ENFILE', 'ENOSPC', 'ENOENT', 'EACCES', 'EPERM', 'ENOSYS', 'EROFS')}   # of the system
 
 def about_processes(e)->bool:
     "Is an error about starting or losing processes? Not if it is about a file, or about what a process did"
@@ -91,6 +91,11 @@ def _end_with(
     fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(pipe, fcntl.F_SETFL, flags | os.O_ASYNC if on else flags & ~os.O_ASYNC)
 
+# %% ../nbs/30_workers.ipynb #088e3675
+def _give_back():
+    "Let the system have the memory that is free"
+    with contextlib.suppress(OSError, AttributeError, TypeError): ctypes.CDLL(None).malloc_trim(0)
+
 # %% ../nbs/30_workers.ipynb #f3e83325
 def _serve():
     "The loop in the worker's process: read a job, do it, answer; end when nobody asks any more"
@@ -105,6 +110,7 @@ def _serve():
         _end_with(0, False); alarm(0)
         answers.write(answer)
         answers.flush()
+        del job, answer; _give_back()
 
 # %% ../nbs/30_workers.ipynb #2a66b7fa
 def _answer(
