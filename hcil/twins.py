@@ -392,4 +392,4 @@ def hcil_twins(
     for name in only or FOLDERS:
         about = make_twin(name, out, profile, seed, workers or cores(), device, refresh=refresh, progress=True)
         print(f"{out/FOLDERS[name]}: {name}, files {about['sha256']}")
-    print(f'done in {time.perf_counter()-started:.0f} s; next: hcil_prepare')
+    print(f'done in {time.perf_counter()-started:.0f} s; next: hcil_prepare {name} --data {out/FOLDERS[name]}')
