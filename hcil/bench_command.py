@@ -7,6 +7,7 @@ __all__ = ['hcil_bench']
 
 # %% ../nbs/98_bench_command.ipynb #0cf5aaf4
 import time
+from typing import Literal
 import torch
 from .core import command, device_name, pick_device, UserError
 from .stamps import save_table, stamp
@@ -50,15 +51,15 @@ def other_bench(what, size, videos, repeats, backbone, device): # table, what wa
 # %% ../nbs/98_bench_command.ipynb #6f4acabb
 @command('hcil_bench --what model --size 112 --out figures/bench_cpu', stopped='nothing was written')
 def hcil_bench(
-    what:str='model', # model: the networks; methods: all baselines; step: a whole training step; data: reading clips, making twins; detect: scoring a file; widgets: a move of a slider
+    what:Literal['model', 'methods', 'step', 'data', 'detect', 'widgets']='model', # model: the networks; methods: all baselines; step: a whole training step; data: reading clips, making twins; detect: scoring a file; widgets: a move of a slider
     size:int=112, # height and width of the frames, pixels
     videos:int=1, # videos in a batch
     U:int=4, # snippets per video
     T:int=4, # frames per snippet
-    backbone:str='resnet50', # resnet18, resnet34 or resnet50
+    backbone:Literal['resnet18', 'resnet34', 'resnet50']='resnet50',
     repeats:int=5, # rounds that count; one more to warm up
-    dtype:str='fp32', # fp32 or bf16
-    device:str='auto', # cpu, cuda, or auto: cuda where there is one
+    dtype:Literal['fp32', 'bf16']='fp32',
+    device:Literal['auto', 'cpu', 'cuda']='auto', # auto: cuda where there is one
     compile:bool=False, # torch.compile every model first
     channels_last:bool=True, # leave the plain ResNet in the contiguous format (HCIL is always channels-last)
     out:str=None, # write OUT.csv and OUT.md, stamped
