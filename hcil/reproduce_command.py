@@ -8,6 +8,7 @@ __all__ = ['hcil_reproduce']
 # %% ../nbs/89_reproduce_command.ipynb #fa24ddf6
 import sys
 from pathlib import Path
+from typing import Literal
 from fastcore.script import Param, store_true
 from .core import command, read_text, repo_root
 from .sources import cells_of
@@ -61,17 +62,26 @@ def made(names, profile, records, keep, only, jobs, settings, options): # exit s
     print(describe_results(results, root))
     return int(any(r['error'] for r in results))
 
+# %% ../nbs/89_reproduce_command.ipynb #61aca010
+def apart(
+    names:list, # of notebooks
+    settings:list, # what stood behind --set
+)->tuple: # names, settings
+    "The names of notebooks that stand behind a setting are names: in `--set columns=DF table4`, too"
+    more = [s for s in settings[1:] if '=' not in s]
+    return [*names, *more], [s for s in settings if s not in more]
+
 # %% ../nbs/89_reproduce_command.ipynb #342ecdaf
 @command('hcil_reproduce table4 --profile smoke --set columns=DF,F2F', stopped='finished runs and artefacts are kept, start it again to resume')
 def hcil_reproduce(
     names:Param('notebooks in nbs/paper/, e.g. table4 fig5; all of them if none is named', str, nargs='*'),
-    profile:str='', # smoke, mini or full; smoke if left out, and mini for records
+    profile:Literal['smoke', 'mini', 'full']='', # smoke if left out, and mini for records
     data:str='', # folder with your copies of the data sets, in their official layouts; the twins if left out
     seeds:int=0, # how many; the profile's own number if left out, and of records as many as there are
-    device:str='auto', # cpu, cuda, or auto: cuda where there is one
+    device:Literal['auto', 'cpu', 'cuda']='auto', # auto: cuda where there is one
     jobs:int=0, # trainings and notebooks at a time; two in smoke and else one if left out
     refresh:Param('make again the runs and notebooks whose code has changed', store_true)=False,
-    set:Param('further parameters of the notebooks, e.g. columns=DF,F2F', str, nargs='+')=None,
+    set:Param('further parameters of the notebooks, e.g. columns=DF,F2F', str, nargs='+', action='extend')=None,
     from_records:Param('make no runs: lay the tables out from the records in records/', store_true)=False,
     keep_outputs:Param('put the outputs into the notebooks in nbs/paper/', store_true)=False,
     list:Param('make nothing, show the notebooks and the plan', store_true)=False,
@@ -83,5 +93,6 @@ def hcil_reproduce(
     "Regenerate the tables and figures in figures/: see --list"
     if check: sys.exit(int((check_smoke if profile == 'smoke' else describe_check)(repo_root()) > 0))
     only = unit or next((what for what, asked in dict(list=list, prepare=prepare, record=record).items() if asked), None)
+    names, set = apart(names, set or [])
     options = dict(data=data, seeds=seeds, device=device, refresh=int(refresh))
-    if made(names, profile, from_records, keep_outputs, only, jobs, set or [], options): sys.exit(1)
+    if made(names, profile, from_records, keep_outputs, only, jobs, set, options): sys.exit(1)
