@@ -8,6 +8,7 @@ __all__ = ['DEMO', 'describe_run', 'hcil_train', 'make_demo']
 # %% ../nbs/84_train_command.ipynb #c381ff6d
 import os
 from pathlib import Path
+from typing import Literal
 from fastcore.script import store_true
 import torch
 import torch.distributed as dist
@@ -20,8 +21,9 @@ from .twins import make_twin
 from .runs import RunStore
 from .train import rank
 from .evaluate import is_twin
+from .evaluate_command import validate_data
 from .detect import demo_weights
-from .experiments import CODE, make_spec, work
+from .experiments import clips_of, CODE, configs, make_spec, work
 
 # %% ../nbs/84_train_command.ipynb #9b36b5c8
 def describe_run(run): # yields sentences
@@ -61,37 +63,49 @@ def given(**options):
     "The options that were given"
     return {k: v for k, v in options.items() if v is not None}
 
+# %% ../nbs/84_train_command.ipynb #09015586
+def validate_splits(
+    spec:dict, # of `make_spec`
+    stores:Path, # folder that hcil_prepare filled
+):
+    "Refuse to begin what could not be finished: videos of both labels, and their crops, in each split that the run needs"
+    cfg, tcfg = configs(spec)
+    needed = ('train', 'val', 'test') if tcfg.keep == 'best' else ('train', 'test')
+    for split in needed: clips_of(spec, stores, split, cfg, tcfg)
+
 # %% ../nbs/84_train_command.ipynb #973e6355
-@command('hcil_train --stores data/crops/ff++ --row Baseline --compression c23', stopped='the last checkpoint is kept, run it again to go on')
+@command('hcil_train --stores data/crops/ff++ --row Baseline --compression c23', stopped='the last checkpoint is kept, run it again to go on', required=('stores',))
 def hcil_train(
-    stores:str=None, # folder that hcil_prepare filled, e.g. data/crops/ff++; must be given
+    stores:str=None, # folder that hcil_prepare filled, e.g. data/crops/ff++
     method:str='', # one manipulation, e.g. Deepfakes; all that are there if left out
-    compression:str='', # raw, c23 or c40; all that are there if left out
-    profile:str='smoke', # smoke, mini, or full: the paper's recipe
+    compression:Literal['raw', 'c23', 'c40']='', # all that are there if left out
+    profile:Literal['smoke', 'mini', 'full']='smoke', # full: the paper's recipe
     row:str='All', # of Tables 4 to 6, e.g. Baseline, +RAI, All; or a baseline of Tables 1 to 3, e.g. TAM
-    preset:str='paper', # paper, or separating (the weight without gradient)
+    preset:Literal['paper', 'separating']='paper', # separating: the weight without gradient
     seed:int=0,
     epochs:int=None, # instead of the profile's
     batch:int=None, # videos, over all processes
     lr:float=None, # learning rate
     size:int=None, # pixels
     micro_batches:int=None, # number of micro-batches that a batch is computed in, where memory is short
-    keep:str=None, # best (on validation) or last
+    keep:Literal['best', 'last']=None, # best: on validation
     pretrained:str=None, # imagenet, twins, a file of weights, or none
     runs:str=None, # folder of the run store; by default HCIL_RUNS, or runs/ in the checkout
     workers:int=0, # processes that read crops
-    device:str='auto', # cpu, cuda, or auto: cuda where there is one
+    device:Literal['auto', 'cpu', 'cuda']='auto', # auto: cuda where there is one
     compiled:store_true=False, # torch.compile the network
     resume:store_true=False, # only resume a run that was stopped; refuse to begin one
     refresh:store_true=False, # train again even if the run is finished
 ):
     "Train on prepared crops, evaluate on the test split, keep both as a run; start it again to go on after an interruption"
     if not stores: raise UserError('--stores is missing: give the folder that hcil_prepare filled')
+    validate_data(stores)
     device = pick_device(device)
     if device == 'cpu' and 'WORLD_SIZE' not in os.environ: torch.set_num_threads(cores())
     train = given(epochs=epochs, batch=batch, lr=lr, size=size, micro_batches=micro_batches, keep=keep)
     net = dict(pretrained=None) if pretrained == 'none' else given(pretrained=pretrained)
     spec = make_spec(profile, stores, row, method, compression, preset, seed, net, train)
+    validate_splits(spec, stores)
     store = RunStore(runs or runs_folder(), **CODE)
     run = store.open(spec)
     if resume and run.status == 'absent':
