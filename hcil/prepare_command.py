@@ -73,7 +73,7 @@ def _validate_prepare(name, size, scale, box, smooth, every, boxes, limit, worke
 def _readings(name, **given): # dict: options of the loader
     "What was given of the loaders' options, if this one takes it"
     given, takes = {k: v for k, v in given.items() if v is not None}, LAYOUTS[name].options
-    flag = lambda option: '--' + option.replace('_', '-')
+    flag = lambda option: '--' + dict(methods='method', splits='split-files').get(option, option).replace('_', '-')    # as the command calls it
     if wrong := [flag(k) for k in given if k not in takes]:
         raise UserError(f"{', '.join(wrong)}: no option for {LAYOUTS[name].title}, which takes {', '.join(map(flag, takes))}")
     several = lambda k, v: tuple(v.split(',')) if k in ('methods', 'compression') else v
@@ -93,8 +93,8 @@ def hcil_prepare(
     boxes_of:Literal['own', 'original']='own', # whose boxes: a fake's own, or those of the real video it was made from (A-31)
     min_share:float=.1, # a video that shows its face in a smaller share of the frames is dropped (A-42)
     compression:str=None, # of ff++: raw, c23, c40 or several with commas; the loader's choice if left out
-    methods:str=None, # of ff++: Deepfakes, Face2Face, FaceSwap, NeuralTextures, FaceShifter or several with commas
-    splits:str=None, # of ff++: folder of train.json, val.json and test.json, if they lie elsewhere
+    method:str=None, # of ff++: Deepfakes, Face2Face, FaceSwap, NeuralTextures, FaceShifter or several with commas
+    split_files:str=None, # of ff++: folder of train.json, val.json and test.json, if they lie elsewhere
     youtube:Literal['all', 'test', 'none']=None, # of celeb-df: where YouTube-real is used
     val_share:float=None, # of all but ff++: share of the training data that becomes the validation split; 0: none
     limit:int=None, # only LIMIT videos, half of them real
@@ -108,7 +108,7 @@ def hcil_prepare(
     "Find the faces in a data set, cut them out and store them; run it again to go on after an interruption"
     _validate_prepare(name, size, scale, box, smooth, every, boxes_of, limit, workers, sample, min_share)
     if not data: raise UserError('--data is missing: give the folder of the data set')
-    readings = _readings(name, compression=compression, methods=methods, splits=splits, youtube=youtube, val_share=val_share)
+    readings = _readings(name, compression=compression, methods=method, splits=split_files, youtube=youtube, val_share=val_share)
     if verify: sys.exit(1 if describe_verify(name, data, sample or None, **readings) else 0)
     out = out or home_folder()/'crops'/name
     done = prepare(name, data, out, workers or cores(), pick_device(device), timeout, limit, True, readings, refresh,
