@@ -5,6 +5,7 @@ crops and the weights are deleted. What is laid out from the records must be the
 """
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -20,7 +21,7 @@ import pandas as pd
 import pytest
 
 import house
-from hcil import plan
+from hcil import plan, sources
 from hcil.cells import TABLES, data_sets, table_cells
 from hcil.core import UserError, write_json
 from hcil.crops import quick_crops
@@ -35,6 +36,7 @@ from hcil.sources import code_of
 from hcil.stamps import git, stamp
 
 matplotlib.use("agg")
+sources.code_hash, sources.imports_of = map(functools.cache, (sources.code_hash, sources.imports_of))  # each setting reads all code
 NOTEBOOKS = sorted(p.stem for p in (house.ROOT / "nbs/paper").glob("*.ipynb") if p.stem in TABLES and p.stem not in FROM_WEIGHTS)
 SEEDS = dict(table4=2)  # others have one
 PROFILE = "mini"
