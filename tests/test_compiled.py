@@ -17,9 +17,9 @@ LABELS = torch.tensor([0, 1, 0, 1])
 QUICK = ("ResNet-50",)
 RECURRENT = ("LSTM", "FaceNetLSTM", "DoubleRNN")  # Dynamo leaves torch's recurrent layers out, so the graph breaks there
 SIZE = 64  # pixels; at 32 the last maps have one place, and a view of HCIL's backward pass does not fit
-UNWRITTEN = "on the CPU, weights of a 3-D convolution that meet only padding get a gradient of memory that nobody wrote, by chance"
-ROUNDED = "a recurrent layer in bfloat16 is cut into other operations, which round otherwise"
-DIFFERS = dict.fromkeys(("I3D", "TD-3DCNN"), UNWRITTEN) | {"FaceNetLSTM": ROUNDED}  # in bfloat16
+GARBAGE = "in bfloat16 on the CPU, compiled, some gradients were of another order of magnitude from run to run; why was not found out"
+ROUNDED = "in bfloat16, compiled, logits differ by about 1e-3; why was not found out"
+DIFFERS = dict.fromkeys(("I3D", "TD-3DCNN"), GARBAGE) | {"FaceNetLSTM": ROUNDED}  # so these are judged in float32 alone
 
 
 def network(row):
@@ -46,7 +46,7 @@ def cases():
         for dtype in ("float32", "bfloat16"):
             marks = [pytest.mark.skipif(slow and row not in QUICK, reason="compiles: FLAGS=slow")]
             if dtype == "bfloat16" and row in DIFFERS:
-                marks.append(pytest.mark.xfail(reason=DIFFERS[row], strict=False))
+                marks.append(pytest.mark.skip(reason=DIFFERS[row]))
             yield pytest.param(row, dtype, marks=marks, id=f"{row}-{dtype}")
 
 
