@@ -322,13 +322,14 @@ def execute(self:Job, nbs): # yields notebook, dict
 @patch
 def through(self:Job, results, progress, after=lambda r, nb: None): # a dict for each notebook
     "Execute the notebooks that have no result yet; `after` is called with what was made"
-    with tqdm(total=len(self.nbs), desc='notebooks', disable=not progress, ncols=80) as bar:
-        bar.update(sum(r is not None for r in results.values()))
-        for nb, r in self.execute([nb for nb in self.nbs if results[nb] is None]):
+    left = [nb for nb in self.nbs if results[nb] is None]
+    with tqdm(total=len(self.nbs), initial=len(self.nbs)-len(left), desc='notebooks', disable=not progress, ncols=80) as bar:
+        for nb, r in self.execute(left):
             results[nb] = r
             if not r['error']: after(r, nb)
-            if self.keep and not r['error']: r['error'] = keep_outputs(nb, r['copy'], self.params[nb.stem], self.root)
             bar.set_postfix_str(nb.stem); bar.update()
+    for nb in left if self.keep else ():                                     # all at the end: a changed notebook would stand in the others' stamps
+        if not results[nb]['error']: results[nb]['error'] = keep_outputs(nb, results[nb]['copy'], self.params[nb.stem], self.root)
     return list(results.values())
 
 # %% ../nbs/89_reproduce.ipynb #89665516
