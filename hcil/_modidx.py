@@ -1265,6 +1265,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/hcil', 'doc_host': '', 'gi
                               'hcil.records.seal_of': ('runs_records.html#seal_of', 'hcil/records.py'),
                               'hcil.records.texts_of': ('runs_records.html#texts_of', 'hcil/records.py'),
                               'hcil.records.unpacked': ('runs_records.html#unpacked', 'hcil/records.py'),
+                              'hcil.records.videos_in': ('runs_records.html#videos_in', 'hcil/records.py'),
                               'hcil.records.why_not': ('runs_records.html#why_not', 'hcil/records.py'),
                               'hcil.records.write_record': ('runs_records.html#write_record', 'hcil/records.py')},
             'hcil.rendering': { 'hcil.rendering.Scene': ('rendering.html#scene', 'hcil/rendering.py'),
