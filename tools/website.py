@@ -132,9 +132,7 @@ def mathjax(folder):
 
 # ---------------------------------------------------------------- figures with their commands
 
-PART = dict(
-    table4="--set columns=DF", kinds="--set columns=DF", twins="--set columns=DF", fig4="--set columns=DF,F2F,NT"
-)  # what there is so far
+PART = dict(table4="--set columns=DF", kinds="--set columns=DF", twins="--set columns=DF", fig4="--set columns=DF")  # what there is so far
 MADE_BY = dict(batch="data")  # artefacts that are not called like their notebook
 
 
