@@ -330,28 +330,20 @@ def test_shapes_alone_count_the_same():
 # ---------------------------------------------------------------- before and after
 
 
+def replaceable():
+    "Some of what is another while a rehearsal lasts"
+    own = torch.autograd.backward, torch.autograd.grad, torch.save, torch.Tensor.cuda, torch.inference_mode.__enter__
+    return torch.cuda.is_available(), *own
+
+
 def test_nothing_is_left_behind():
-    before = (
-        torch.cuda.is_available(),
-        torch.autograd.backward,
-        torch.autograd.grad,
-        torch.save,
-        torch.Tensor.cuda,
-        torch.inference_mode.__enter__,
-    )
+    before = replaceable()
     with pytest.raises(ZeroDivisionError):
         with Rehearsal():
             assert torch.cuda.is_available() and torch.cuda.get_device_name() == "a pretended GPU"
             kept = gpu(2)
             _ = 1 / 0
-    assert before == (
-        torch.cuda.is_available(),
-        torch.autograd.backward,
-        torch.autograd.grad,
-        torch.save,
-        torch.Tensor.cuda,
-        torch.inference_mode.__enter__,
-    )
+    assert before == replaceable()
     with pytest.raises(RuntimeError, match="after its end"):
         kept + 1
     x = cpu(2).requires_grad_()
