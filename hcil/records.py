@@ -174,7 +174,7 @@ def keep_manifest(
 )->bool: # was it written? False if a list of the same videos was there
     "Put the list of the videos of some crops into a folder"
     file, data = Path(folder)/f'{name}.csv.bz2', (Path(stores)/'manifest.csv').read_bytes()
-    with contextlib.suppress(UserError, FileNotFoundError):
+    with contextlib.suppress(ValueError, KeyError, FileNotFoundError):           # none yet, or one that is damaged: it is written
         if videos_in(unpacked(file)) == videos_in(data): return False         # the same videos, of which crops were made once more
     return pack(file, data)
 
