@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ANCHORS', 'NEGATIVES', 'full', 'unit', 'cosine', 'ratio_loss', 'nce', 'weight', 'weighted_nce', 'n_pairs',
-           'pair_losses', 'local_contrast', 'eq5_rhs', 'contrast_stats', 'global_contrast', 'LossTerms', 'hcil_loss']
+           'of_other_videos', 'pair_losses', 'local_contrast', 'eq5_rhs', 'contrast_stats', 'global_contrast',
+           'real_and_fake', 'LossTerms', 'hcil_loss']
 
 # %% ../nbs/14_losses.ipynb #3d845af1
 import math
@@ -93,18 +94,27 @@ def n_pairs(
 # %% ../nbs/14_losses.ipynb #909336ef
 ANCHORS, NEGATIVES = ('mean', 'sum', 'inside'), ('batch', 'video')
 
+def of_other_videos(
+    x:Tensor, # `[N,N]`, N = P·U, a number for each pair of snippets
+    U:int, # snippets a video
+)->Tensor: # `[N,N-U]`
+    "Leave out the pairs of one video. No mask: a GPU would have to be waited for, to know how many numbers it leaves"
+    P = len(x)//U
+    blocks = x.unflatten(0, (P,U)).unflatten(2, (P,U)).transpose(1,2).flatten(0,1)   # -> [P,U,P,U] -> [P,P,U,U] -> [P·P,U,U]
+    # block 0 is on the diagonal, and of those after it every (P+1)st
+    off = blocks[1:].reshape(P-1, P+1, U, U)[:,:-1]            # [P-1,P,U,U]
+    return off.reshape(P, P-1, U, U).transpose(1,2).reshape(P*U, (P-1)*U)            # -> [P,U,P-1,U] -> [N,N-U]
+
 def pair_losses(real, fake, tau, beta, detach_weight=False, detach_anchor=False):
     "Eq. 3 for every query i and positive j: real `[P,U,D]`, fake `[F,U,D]` -> `[N,N-U]`"
-    P, U = real.shape[:2]
+    U = real.shape[1]
     Q, n = unit(real).flatten(0,1), unit(fake).flatten(0,1)    # [N,D], [K,D]
     A = Q.detach() if detach_anchor else Q                     # positives ("anchors")
     s_n, ω = Q@n.T/tau, weight(A@n.T, beta)                    # [N,K] each
     if detach_weight: ω = ω.detach()
     m = s_n.amax(1, keepdim=True).detach()                     # [N,1]
     b = (s_n-m).exp()@ω.T                                      # E Ωᵀ: [N,K]·[K,N] -> [N,N]
-    L = ratio_loss(Q@A.T/tau, m.expand_as(b), b)               # [N,N]
-    video = torch.arange(P, device=Q.device).repeat_interleave(U)   # [N] whose snippet
-    return L[video[:,None] != video].view(P*U, (P-1)*U)        # drop pairs of one video: [N,N] -> [N,N-U]
+    return of_other_videos(ratio_loss(Q@A.T/tau, m.expand_as(b), b), U)   # [N,N] -> [N,N-U]
 
 # %% ../nbs/14_losses.ipynb #0593557d
 # Eq. 4 · code
@@ -148,17 +158,15 @@ def eq5_rhs(
 # %% ../nbs/14_losses.ipynb #be80a1a4
 @torch.no_grad()
 def contrast_stats(
-    real:Tensor, # `[P,U,D]`
+    real:Tensor, # `[P,U,D]`, P at least 1
     fake:Tensor, # `[F,U,D]`
     beta:float=2., # exponent of the weight
-)->dict: # cos_rr, cos_rf, weight: numbers (nan without a pair); snippet_weight: `[F,U]`
+)->dict: # cos_rr, cos_rf, weight: one number each, where the embeddings are (nan without a pair); snippet_weight: `[F,U]`
     "What to watch: cosines real to real (of other videos) and real to fake, mean weight of each fake snippet"
-    Q, n, U = unit(real).flatten(0,1), unit(fake).flatten(0,1), real.shape[1]        # [N,D], [K,D]
-    video = torch.arange(len(real), device=real.device).repeat_interleave(U)         # [N]
-    φ = Q@n.T                                                                        # [N,K]
+    Q, n = unit(real).flatten(0,1), unit(fake).flatten(0,1)    # [N,D], [K,D]
+    φ = Q@n.T                                                  # [N,K]
     ω = weight(φ, beta).mean(0).view(fake.shape[:2])           # mean over real snippets: [K] -> [F,U]
-    cos_rr = (Q@Q.T)[video[:,None] != video].mean()
-    return dict(cos_rr=cos_rr.item(), cos_rf=φ.mean().item(), weight=ω.mean().item(), snippet_weight=ω)
+    return dict(cos_rr=of_other_videos(Q@Q.T, real.shape[1]).mean(), cos_rf=φ.mean(), weight=ω.mean(), snippet_weight=ω)
 
 # %% ../nbs/14_losses.ipynb #9101b74a
 # Eq. 9 · code
@@ -172,6 +180,15 @@ def global_contrast(
     return local_contrast(real.unsqueeze(1), fake.unsqueeze(1), tau, beta=0., anchors=anchors)   # [P,D] -> [P,1,D]
 
 # %% ../nbs/14_losses.ipynb #71c379a0
+def real_and_fake(
+    labels:Tensor, # `[B]`, 1 is fake
+    reals:int=None, # how many are real, if the caller knows: a GPU must be waited for to count them
+)->tuple: # `[P]`, `[F]`: places of the real and of the fake videos, in order
+    "Which videos are real, and which fake"
+    if reals is None: reals = int((labels == 0).sum())
+    order = labels.argsort(stable=True)                        # the zeros first
+    return order[:reals], order[reals:]
+
 class LossTerms(NamedTuple):
     "Eq. 10 and its terms; `local_pairs` and `global_pairs` count what was compared"
     total:Tensor
@@ -191,14 +208,15 @@ def hcil_loss(
     tau:float=5., # τ of both contrasts
     tau_global:float=None, # another τ for the global one
     beta:float=2., # β
+    reals:int=None, # how many videos are real, see `real_and_fake`
     **readings, # `detach_weight`, `anchors`, `detach_anchor`, `negatives` of `local_contrast`
 )->LossTerms:
     "The training loss, Eq. 10"
     logits = full(logits)
-    r, f, zero = labels == 0, labels == 1, logits.sum()*0.
+    (r, f), zero = real_and_fake(labels, reals), logits.sum()*0.
     ce = F.cross_entropy(logits, labels)
-    local = zero if snippet is None else local_contrast(snippet[r], snippet[f], tau, beta, **readings)
-    global_ = zero if video is None else global_contrast(
-        video[r], video[f], tau_global or tau, readings.get('anchors','mean'))
-    pairs = lambda x: 0 if x is None else n_pairs(int(r.sum()), int(f.sum()), x.shape[1] if x.ndim == 3 else 1)
+    parts = lambda x: (x.index_select(0, r), x.index_select(0, f))         # [P,...], [F,...]
+    local = zero if snippet is None else local_contrast(*parts(snippet), tau, beta, **readings)
+    global_ = zero if video is None else global_contrast(*parts(video), tau_global or tau, readings.get('anchors','mean'))
+    pairs = lambda x: 0 if x is None else n_pairs(len(r), len(f), x.shape[1] if x.ndim == 3 else 1)
     return LossTerms(ce + lambda1*local + lambda2*global_, ce, local, global_, pairs(snippet), pairs(video))

@@ -250,9 +250,8 @@ def encode(self:HCIL,
 )->Tensor: # `[B,U,C',T,H',W']`
     "f(V): every snippet through the encoder"
     _validate_clips(clips, self.cfg.T)
-    x = clips.flatten(0,2)                                        # [B,U,T,3,H,W] -> [B·U·T,3,H,W]
-    x = ((x/255 if x.dtype == torch.uint8 else x) - self.mean)/self.std
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = clips.flatten(0,2).contiguous(memory_format=torch.channels_last)     # [B,U,T,3,H,W] -> [B·U·T,3,H,W]
+    x = ((x/255 if x.dtype == torch.uint8 else x) - self.mean).div_(self.std)
     f = self.encoder.features(x)                                  # [B·U·T,C',H',W']
     return f.unflatten(0, clips.shape[:3]).movedim(3,2)           # -> [B,U,T,C',H',W'] -> [B,U,C',T,H',W']
 
@@ -290,11 +289,15 @@ def embed(self:HCIL, head, x, wanted): # `[...,dim]` or None
 
 # %% ../nbs/15_model.ipynb #3065da34
 @patch
-def loss(self:HCIL, out:HCILOutput, labels:Tensor)->LossTerms:
+def loss(self:HCIL,
+    out:HCILOutput,
+    labels:Tensor, # `[B]`, 1 is fake
+    reals:int=None, # how many videos are real, see `real_and_fake`
+)->LossTerms:
     "Eq. 10 with the configuration's numbers and readings"
     c = self.cfg
     return hcil_loss(out.logits, labels, out.snippet, out.video,
-                     c.lambda1, c.lambda2, c.tau, c.tau_global, c.beta,
+                     c.lambda1, c.lambda2, c.tau, c.tau_global, c.beta, reals,
                      detach_weight=c.detach_weight, anchors=c.anchors,
                      detach_anchor=c.detach_anchor, negatives=c.negatives)
 

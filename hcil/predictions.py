@@ -6,7 +6,7 @@
 __all__ = ['MISSING', 'write_predictions', 'read_predictions', 'answered', 'with_missing']
 
 # %% ../nbs/70_predictions.ipynb #cd6e393d
-import io
+import io, re
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -42,7 +42,9 @@ def validate_predictions(
     "Refuse, in a sentence, what is not a table of predictions"
     validate_columns(df, name)
     validate_lines(df, ~df.label.isin([0, 1]), 'label', LABEL, name)
-    validate_lines(df, ~(df.prob.isna() | df.prob.between(0, 1)), 'prob', PROB, name)
+    for column in ['prob', *(c for c in df if re.fullmatch(r'[pw][0-9]+', str(c)))]:
+        number = pd.to_numeric(df[column], errors='coerce')
+        validate_lines(df, ~(df[column].isna() | number.between(0, 1)), column, PROB, name)
     twice = df.video_id[df.video_id.duplicated()].unique().tolist()
     if twice: raise UserError(f'{name}: {listed(twice)} occur more than once; keep one line per video')
     return df

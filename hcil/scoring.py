@@ -102,10 +102,11 @@ def real_embeddings(
     if model.g_l is None: return None
     real = [k for k, label in enumerate(clips.labels) if label == 0]
     if not real: raise ValueError('the reference holds no real video: give clips of a split that does')
-    loader = ClipLoader(clips, batch_size=batch, sampler=real, num_workers=workers)
+    loader = ClipLoader(clips, batch_size=batch, sampler=real, num_workers=workers,
+                        pin_memory=torch.device(device).type == 'cuda')
     bar = progress_bar(loader, 'reference', progress)
     with evaluating(model, device, bf16):
-        found = [score(model, b['clip'].to(device), heads=True).embeddings for b in bar]
+        found = [score(model, b['clip'].to(device, non_blocking=True), heads=True).embeddings for b in bar]
     return torch.cat(found).flatten(0, 1)                             # [R/U,U,dim] -> [R,dim]
 
 # %% ../nbs/62_scoring.ipynb #ca82fc48

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from .core import atomic, misfit, UserError, validate_reading
 from .seeds import item_seed
 from .progress import print_epoch, progress_bar, values_line
-from .losses import contrast_stats
+from .losses import contrast_stats, real_and_fake
 from .backbone import check_stored, DAMAGED, fill
 from .model import FEW, HCIL, HCILOutput, PIXELS
 from .networks import save_model
@@ -129,6 +129,7 @@ class Step:
         seed:int=0, # of this step's noise
         micro_batches:int=1, # compute the clips in so many parts
         dtype=None, # of autocast, e.g. torch.bfloat16; None: none
+        reals:int=None, # how many of the labels are 0, if the caller knows, see 14_losses
     ):
         self.model, self.seed, self.dtype, self.clips = model, seed, dtype, clips.chunk(micro_batches)
         with first_pass(unwrap_model(model), micro_batches): outs = [self.forward(k) for k in range(len(self.clips))]
@@ -136,7 +137,8 @@ class Step:
         pieces = zip(*map(outputs, outs))                                    # logits of all parts, snippets, ...
         self.leaves = [torch.cat(p).detach().requires_grad_() for p in pieces]   # parts × [b/parts,...] -> [b,...]
         self.labels, self.whole = all_gather_rows(labels), from_outputs([all_gather_rows(x) for x in self.leaves], outs[0])
-        self.terms = unwrap_model(model).loss(self.whole, self.labels)
+        self.reals = reals if reals is not None and world() == 1 else int((self.labels == 0).sum())
+        self.terms = unwrap_model(model).loss(self.whole, self.labels, self.reals)
 
     def forward(self, k):
         "Outputs of part k; asked again, the same noise"
@@ -173,22 +175,31 @@ def gradients(self:Step,
         total = [t if g is None else t+g for t, g in zip(total, part)]
     return [t if torch.is_tensor(t) else torch.zeros_like(p) for t, p in zip(total, params)]
 
+# %% ../nbs/63_train.ipynb #60ee796f
+def mean_where(x, mask):
+    "Mean of the numbers where a mask is true, nan if there are none"
+    return (x*mask).sum()/mask.sum()
+
+def watch_contrast(step, forged): # dict: cosines and weights, one number each, where the embeddings are
+    "What the local contrast looks at, if there is one; `forged` as for `watch`"
+    x, (r, f) = step.whole.snippet, real_and_fake(step.labels, step.reals)
+    if x is None or len(r) < 2 or not len(f): return {}
+    stats = contrast_stats(x.index_select(0, r).float(), x.index_select(0, f).float(), unwrap_model(step.model).cfg.beta)
+    ω = stats.pop('snippet_weight')                                          # [F,U]
+    if forged is None: forged = ω.new_full((len(x), ω.shape[1]), -1)
+    else: forged = all_gather_rows(forged.to(ω.device, non_blocking=True))   # [B,U]
+    forged = forged.index_select(0, f)                                       # -> [F,U]
+    return stats | {f'weight_{name}': mean_where(ω, forged == k) for k, name in enumerate(('pristine','forged'))}
+
 # %% ../nbs/63_train.ipynb #ed626f97
 def watch(
     step:Step,
     forged:Tensor=None, # `[B,U]`: 1 if a snippet holds a forged frame, 0 if none, -1 unknown
 )->dict: # numbers
-    "Loss terms and, if there are embeddings, cosines and weights"
-    t, cfg = step.terms, unwrap_model(step.model).cfg
-    seen = dict(loss=t.total.item(), ce=t.ce.item(), local=t.local.item()) | {'global': t.global_.item()}
-    x, fake = step.whole.snippet, step.labels == 1
-    if x is None or not fake.any() or (~fake).sum() < 2: return seen
-    stats = contrast_stats(x[~fake].float(), x[fake].float(), cfg.beta)
-    ω = stats.pop('snippet_weight')                                          # [F,U]
-    if forged is None: forged = torch.full_like(ω, -1)
-    else: forged = all_gather_rows(forged.to(ω.device))[fake]                       # [B,U] -> [F,U]
-    apart = {f'weight_{name}': ω[forged == k].mean().item() for k, name in enumerate(('pristine','forged'))}
-    return seen | stats | apart
+    "Loss terms and, if there are embeddings, cosines and weights. A GPU is waited for once"
+    t = step.terms
+    seen = dict(loss=t.total, ce=t.ce, local=t.local) | {'global': t.global_} | watch_contrast(step, forged)
+    return dict(zip(seen, torch.stack([x.detach().double() for x in seen.values()]).tolist()))
 
 # %% ../nbs/63_train.ipynb #3458451e
 def shares(
@@ -238,7 +249,7 @@ class Trainer:
         self.folder, self.validate, self.truth = folder and Path(folder), validate, truth or {}
         self.dtype = dtype or (torch.bfloat16 if self.device.type == 'cuda' else None)
         self.every, self.progress = every, progress and rank() == 0
-        self.opt = torch.optim.Adam(self.net.parameters(), cfg.lr, weight_decay=cfg.weight_decay)
+        self.opt = torch.optim.Adam(self.net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True)
         self.model = wrapped(self.net, self.device, compiled)
         self.step, self.rows, self.log, self.best = 0, [], [], -math.inf
         if not len(loader):
@@ -251,12 +262,20 @@ class Trainer:
 
 # %% ../nbs/63_train.ipynb #251e01c3
 @patch
+def forged(self:Trainer, batch): # `[b,U]`, or None if there is no truth at all
+    "Which snippets are forged, as `watch` wants it"
+    if not self.truth: return None
+    known = batch_truth(batch, self.truth)
+    return known.pin_memory() if self.device.type == 'cuda' else known
+
+@patch
 def one_step(self:Trainer, batch)->dict: # what was seen
     "Forward, backward, and a step of Adam"
     for group in self.opt.param_groups: group['lr'] = learning_rate(self.cfg, self.step, self.steps)
     clips, labels = (batch[k].to(self.device, non_blocking=True) for k in ('clip','label'))
-    step = Step(self.model, clips, labels, item_seed(self.seed, 'noise', self.step), self.cfg.micro_batches, self.dtype)
-    seen = watch(step, batch_truth(batch, self.truth))
+    noise, reals = item_seed(self.seed, 'noise', self.step), int((batch['label'] == 0).sum())
+    step = Step(self.model, clips, labels, noise, self.cfg.micro_batches, self.dtype, reals)
+    seen = watch(step, self.forged(batch))
     if not math.isfinite(seen['loss']): raise self.diverged(seen)
     if self.step % self.steps == 0: seen |= shares(step)
     self.opt.zero_grad()

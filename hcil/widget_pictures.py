@@ -259,7 +259,7 @@ def walk(
 # %% ../nbs/92_widget_pictures.ipynb #5fbec735
 def mean_cosine(path)->float: # of `walk`
     "Mean cosine of real and fake snippets at the end of a walk: 1 is collapse"
-    return contrast_stats(on_circle(path[-1,:8]).view(2,4,2), on_circle(path[-1,None,8:]))['cos_rf']
+    return contrast_stats(on_circle(path[-1,:8]).view(2,4,2), on_circle(path[-1,None,8:]))['cos_rf'].item()
 
 # %% ../nbs/92_widget_pictures.ipynb #018ce97d
 def draw_circle(ax, path, step, title):
@@ -404,9 +404,9 @@ def pairs_words(
 )->str:
     "Counts, and what the weight does"
     (P, U), Fk = real.shape[:2], len(fake)
-    pairs, s = n_pairs(P, Fk, U), contrast_stats(real, fake, beta)
+    pairs = n_pairs(P, Fk, U)
     if not pairs: return f'{P} real video and {Fk} fake: Eq. 4 has no pair, and the loss is 0. It needs two real videos and a fake.'
-    ω = s['snippet_weight']
+    ω = contrast_stats(real, fake, beta)['snippet_weight']
     mean = lambda m: f'{ω[m].mean():.3f}' if m.any() else 'none'
     return (f'{P*U} queries × {P*U-U} positives = {pairs} terms, each with all {Fk*U} fake snippets in its denominator. '
             f'Mean weight: forged snippets {mean(which)}, pristine snippets of fake videos {mean(~which)}. '

@@ -95,7 +95,7 @@ def by_part(name, launches, waits):
 
 
 def way(where):
-    return dict(way="backward" if where.endswith("(backward)") or " SelectFilters.backward" in where else "forward")
+    return dict(way="backward" if where.endswith("(backward)") or " FilterByRegion.backward" in where else "forward")
 
 
 def by_line(launches, most=20):

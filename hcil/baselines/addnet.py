@@ -19,9 +19,10 @@ OUTLINE = (.5, .53, .31, .39)                                     # centre and h
 def face_masks(
     h:int, w:int,
     blur:float=.08, # as a share of the crop
+    device=None, # where to
 ): # `[2,h,w]`, from 0 to 1: organs, outline
     "Where the organs and the outline of a face in the middle of a crop are"
-    y, x = torch.meshgrid((torch.arange(h)+.5)/h, (torch.arange(w)+.5)/w, indexing='ij')
+    y, x = torch.meshgrid(*((torch.arange(n, device=device)+.5)/n for n in (h, w)), indexing='ij')
     near = lambda d2: (-d2/(2*blur**2)).exp()
     organs = torch.stack([near((x-a)**2 + (y-b)**2) for a, b in ORGANS]).amax(0)           # 4 of [h,w] -> [h,w]
     cx, cy, rx, ry = OUTLINE
@@ -41,7 +42,7 @@ class Frames(nn.Module):
 
     def forward(self, x):
         f = self.block3(self.block2(self.block1(self.stem(x))))
-        masks = face_masks(*f.shape[2:]).to(f)                    # [2,h,w]
+        masks = face_masks(*f.shape[2:], device=f.device).to(f)                    # [2,h,w]
         return f*(1 + torch.einsum('mc,mhw->chw', self.weight.to(f), masks))
 
 # %% ../../nbs/baselines/addnet.ipynb #92f3401e

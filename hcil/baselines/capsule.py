@@ -110,7 +110,7 @@ def forward(self:Capsule, clips, heads=None): # HCILOutput; `video` holds the pa
 
 # %% ../../nbs/baselines/capsule.ipynb #aaf15877
 @patch
-def loss(self:Capsule, out, labels): # LossTerms
+def loss(self:Capsule, out, labels, reals=None): # LossTerms
     "Cross-entropy of each entry, added over the four"
     ce = 4*F.cross_entropy(out.video.flatten(0,1), labels.repeat_interleave(out.video.shape[1]))       # [B,U·T·4,2] -> [B·U·T·4,2]
     none = out.logits.sum()*0.

@@ -116,7 +116,7 @@ def forward(self:BaselineNet, clips, heads=None): # HCILOutput; there are no hea
 
 # %% ../../nbs/baselines/core.ipynb #a0662af6
 @patch
-def loss(self:BaselineNet, out, labels): # LossTerms
+def loss(self:BaselineNet, out, labels, reals=None): # LossTerms
     "Cross-entropy"
     ce, none = F.cross_entropy(out.logits, labels), out.logits.sum()*0.
     return LossTerms(ce, ce, none, none, 0, 0)

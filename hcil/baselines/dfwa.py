@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torchvision.transforms.v2.functional import gaussian_blur
 from .core import BaselineNet, OnResNet, register_baseline
-from ..losses import LossTerms
+from ..losses import LossTerms, real_and_fake
 from ..model import HCILOutput
 
 # %% ../../nbs/baselines/dfwa.ipynb #86a538ec
@@ -55,9 +55,10 @@ def forward(self:DFWA, clips, heads=None): # HCILOutput; in training `video` hol
 
 # %% ../../nbs/baselines/dfwa.ipynb #c5cb3f92
 @patch
-def loss(self:DFWA, out, labels): # LossTerms
+def loss(self:DFWA, out, labels, reals=None): # LossTerms
     "Cross-entropy of real videos and their copies; in evaluation, of the labels"
-    if out.video is None: return BaselineNet.loss(self, out, labels)
-    pairs, none = out.video[labels == 0], out.logits.sum()*0.     # [R,2,2]
+    if out.video is None: return BaselineNet.loss(self, out, labels, reals)
+    real, _ = real_and_fake(labels, reals)
+    pairs, none = out.video.index_select(0, real), out.logits.sum()*0.     # [R,2,2]
     ce = F.cross_entropy(pairs.transpose(1,2), torch.arange(2, device=pairs.device).expand(len(pairs), 2)) if len(pairs) else none
     return LossTerms(ce, ce, none, none, 0, 0)
