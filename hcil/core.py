@@ -18,7 +18,9 @@ from typing import Annotated, get_args, get_origin, get_type_hints, is_typeddict
 from .options import command_parser
 
 # %% ../nbs/00_core.ipynb #0daab88f
-class UserError(ValueError): "Something that the caller can put right: one sentence that names the place and the remedy"
+class UserError(ValueError):
+    "Something that the caller can put right: one sentence that names the place and the remedy"
+    def _render_traceback_(self): return [f'{type(self).__name__}: {self}']      # in Jupyter: the sentence, not the way to it
 
 # %% ../nbs/00_core.ipynb #ace6cdca
 def validate_reading(

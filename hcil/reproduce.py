@@ -21,6 +21,7 @@ from .sources import cells_of, Facts
 from .workers import process_pool
 from .records import keep_manifest, Ledger, why_not, write_record
 from .cells import TABLES
+from .parameters import checked_values
 from .plan import carry_out, describe_outlook, describe_plan, describe_recorded, known_units, plan_units, ready, recorded_cells, setting_of, tables_of, to_do
 
 # %% ../nbs/89_reproduce.ipynb #52685fe1
@@ -235,8 +236,9 @@ class Job:
         if options.get('data'): options['data'] = str(Path(options['data']).expanduser().resolve())   # notebooks work in another folder
         if records: names = recordable(root, names)
         self.root, self.nbs, self.jobs = root, paper_notebooks(root, names), jobs or (2 if profile == 'smoke' or records else 1)
-        self.records, self.keep, self.common = records, keep, dict(profile=profile) | options | (settings or {})
-        self.params = {nb.stem: params_for(nb, settings or {}, dict(profile=profile) | options) for nb in self.nbs}
+        self.records, self.keep, options = records, keep, dict(profile=profile) | options
+        self.params = {nb.stem: checked_values(params_for(nb, settings or {}, options), nb.stem) for nb in self.nbs}
+        self.common = options | {k: p[k] for p in self.params.values() for k in settings or {}}
         trained = [name for name, p in self.params.items() if 'seeds' in p]
         self.wanted = tables_of(trained, self.common) if trained else {}
         self.setting = setting_of(self.common, self.jobs, records) if trained else None

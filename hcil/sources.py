@@ -183,8 +183,9 @@ def code_of(
     text:str, # of a notebook
     path:Path='a notebook', # where it lies, for the sentence
 )->str:
-    "The code cells of a notebook, without magics"
-    lines = [l for c in cells_of(text, path) if c['cell_type'] == 'code' for l in ''.join(c['source']).splitlines()]
+    "The code cells of a notebook, without magics and without those that only check its parameters (tag `check`)"
+    cells = [c for c in cells_of(text, path) if c['cell_type'] == 'code' and 'check' not in c.get('metadata', {}).get('tags', [])]
+    lines = [l for c in cells for l in ''.join(c['source']).splitlines()]
     return '\n'.join(l for l in lines if not l.lstrip().startswith(('%', '!')))
 
 # %% ../nbs/03_sources.ipynb #7d624117

@@ -1,0 +1,58 @@
+"""Every paper notebook checks its own parameters before it works, and does nothing else in the cells that are said to do that
+
+Cells with the tag `check` do not count when an artefact is asked whether it is older than its code (03_sources), so nothing else may stand there.
+"""
+
+import ast
+import json
+
+import papermill
+import pytest
+
+import house
+from hcil.cells import TABLES
+
+PAPERS = sorted((house.ROOT / "nbs/paper").glob("*.ipynb"))
+
+
+def tagged(nb, tag):
+    "The texts of the code cells with a tag"
+    cells = json.loads(nb.read_text(encoding="utf-8"))["cells"]
+    return ["".join(c["source"]) for c in cells if c["cell_type"] == "code" and tag in c["metadata"].get("tags", [])]
+
+
+@pytest.mark.parametrize("nb", PAPERS, ids=lambda p: p.stem)
+def test_asks(nb):
+    "An import and a call that names the parameters as they are, right behind them"
+    (parameters,) = tagged(nb, "parameters")
+    names = [t.id for o in ast.parse(parameters).body for t in o.targets]
+    table = f", '{nb.stem}'" if nb.stem in TABLES else ""
+    assert tagged(nb, "check") == [
+        "from hcil.parameters import checked",
+        f"globals().update(checked('{' '.join(names)}', globals(){table}))",
+    ]
+    cells = json.loads(nb.read_text(encoding="utf-8"))["cells"]
+    where = [next(i for i, c in enumerate(cells) if tag in c["metadata"].get("tags", [])) for tag in ("parameters", "check")]
+    assert where[1] == where[0] + 1
+
+
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        (
+            dict(profil="mini"),
+            "UserError: there is no parameter 'profil', perhaps 'profile' is meant: this notebook has profile, seeds, data",
+        ),
+        (dict(columns=["DF", "DG"]), "UserError: table4 has no DG: choose from DF, F2F, FS, NT"),
+    ],
+)
+def test_refuses(given, says, tmp_path, monkeypatch):
+    "One sentence, before anything is made, from any folder"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("IN_TEST", raising=False)
+    with pytest.raises(papermill.PapermillExecutionError) as e:
+        papermill.execute_notebook(
+            str(house.ROOT / "nbs/paper/table4.ipynb"), "out.ipynb", given, kernel_name="python3", progress_bar=False
+        )
+    assert str(e.value).strip().splitlines()[-1].startswith(says) and "Traceback" not in str(e.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["out.ipynb"]
