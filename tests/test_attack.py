@@ -14,6 +14,7 @@ import random
 import shutil
 import zipfile
 from pathlib import Path
+from pkgutil import resolve_name
 from types import SimpleNamespace
 
 import numpy as np
@@ -437,11 +438,19 @@ def test_video_error_is_one():
     assert issubclass(VideoError, UserError)
 
 
+class Here(Worker):
+    "Instead of a process of its own: what it reads is sound in `test_prepare_again`, and to start one takes seconds each time"
+
+    def call(self, fn, *args, timeout):
+        return resolve_name(fn)(*args)
+
+
 @pytest.mark.skipif(not SLOW, reason="many more attacks on stores of a data set that is prepared: FLAGS=slow")
-def test_prepare_again(made, tmp_path):
-    "Damaged stores and notes are made again by hcil_prepare, and then all is as it was"
+def test_prepare_again(tmp_path, monkeypatch):
+    "Damaged stores and manifests are made again by hcil_prepare, and then all is as it was; of a damaged claim it says what to do"
     from test_fuzz import in_shard, shard
 
+    monkeypatch.setattr("hcil.prepare.Worker", Here)
     root, out = in_shard(tmp_path / "wild", shard()), tmp_path / "out"
     again = lambda: prepare("wild", root, out, size=40, timeout=TIMEOUT, readings=dict(val_share=0.0))
     again()
@@ -456,3 +465,17 @@ def test_prepare_again(made, tmp_path):
             again()
         assert verify_store(store) == ""
         assert CropStore(store).mark == mark  # the same crops; what is behind the end of a zip is nobody's
+    lines = lambda: {p: b.partition(b"\n")[2] if p.endswith(".csv") else b for p, b in tree(out).items()}  # the first one is a stamp
+    again()  # which now has nothing to make, and the manifest says so
+    left = lines()
+    for name in ("manifest.csv", ".dataset"):
+        data, claims = (out / name).read_bytes(), name == ".dataset"
+        for what, bad in list(attacks(data, name, None))[::7]:
+            (out / name).write_bytes(bad)
+            try:
+                again()
+            except UserError as e:
+                assert claims and str(out) in str(e) and len(str(e).splitlines()) == 1, f"{name}, {what}: {e}"
+                (out / name).write_bytes(data)
+                again()
+            assert lines() == left, f"{name}, {what}"
