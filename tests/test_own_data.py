@@ -59,7 +59,7 @@ def reproduce(folder, *args, **env):
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory):
-    "Two folders with a copy of FaceForensics++ each; in the second, one fake of the test is another"
+    "Two folders with Deepfakes of FaceForensics++ each; in the second, one fake of the test is another"
     from hcil.profiles import Size
     from hcil.twins import make_twin
 
@@ -71,6 +71,9 @@ def copies(tmp_path_factory):
     test = pd.read_json(folder / "one/FaceForensics++/dataset/splits/test.json", dtype=str).iloc[0].tolist()
     name = f"c40/videos/{'_'.join(test)}.mp4"
     shutil.copy(fakes / "FaceSwap" / name, fakes / "Deepfakes" / name)
+    for other in ("Face2Face", "FaceSwap", "NeuralTextures"):  # one method is enough for what is asked below
+        for copy in ("one", "two"):
+            shutil.rmtree(folder / copy / "FaceForensics++/manipulated_sequences" / other)
     return folder
 
 
