@@ -18,6 +18,7 @@ from .stamps import read_stamp, save_png, stamp
 from .sources import NO_NUMBERS
 from .backbone import start_mark
 from .model import preset
+from .fused import fuse
 from .networks import config_from, load_model, save_model
 from .baselines.core import BaselineConfig, ROWS
 from .clips import Clips
@@ -125,7 +126,7 @@ def same_folder(run): # Path
     return where[0]
 
 # %% ../nbs/83_experiments.ipynb #af3f5607
-def train_run(run, stores, device='cpu', workers=0, progress=False, compiled=False):
+def train_run(run, stores, device='cpu', workers=0, progress=False, compiled=False, fused=False):
     "Train what a run specifies; log, learning curves and weights go into its folder"
     spec, (cfg, tcfg), folder = run.spec, configs(run.spec), same_folder(run)
     started = time.perf_counter()
@@ -133,7 +134,8 @@ def train_run(run, stores, device='cpu', workers=0, progress=False, compiled=Fal
     torch.manual_seed(spec['seed'])
     val = accuracy_on(clips_of(spec, stores, 'val', cfg, tcfg, U=8), device) if tcfg.keep == 'best' else None
     loader = clip_loader(clips, tcfg.batch, workers, tcfg.composition, rank(), world(), pin_memory=device != 'cpu')
-    trainer = Trainer(cfg.build(), loader, tcfg, spec['seed'], folder, device, val,
+    net = fuse(cfg.build()) if fused else cfg.build()
+    trainer = Trainer(net, loader, tcfg, spec['seed'], folder, device, val,
                       forged_frames(clips, stores), compiled=compiled, every=50, progress=progress)
     if trainer.resume() and progress and not trainer.finished: print(f'goes on after step {trainer.step}')
     run.about['weights'] = getattr(trainer.net, 'weights', '')                    # what the training began with: into the record
@@ -171,10 +173,10 @@ def score_run(run, stores, device='cpu', workers=0, progress=False):
     write_json(run.path('results.json'), results | dict(seen=found.notes))
 
 # %% ../nbs/83_experiments.ipynb #70649a09
-def work(stores, device='cpu', workers=0, progress=False, compiled=False): # function of a run
+def work(stores, device='cpu', workers=0, progress=False, compiled=False, fused=False): # function of a run
     "What the run store is given to do: train, then evaluate"
     def of(run):
-        train_run(run, stores, device, workers, progress, compiled)
+        train_run(run, stores, device, workers, progress, compiled, fused)
         if rank() == 0: score_run(run, stores, device, workers, progress)
     return of
 
@@ -187,4 +189,4 @@ def own_code(spec): # names of modules
 
 # %% ../nbs/83_experiments.ipynb #8d0ec09d
 CODE = dict(modules=('hcil.experiments', 'hcil.faces', 'hcil.video', 'hcil.stores'), also=own_code,
-            but=(*NO_NUMBERS, 'hcil.datasets', 'hcil.layouts'))
+            but=(*NO_NUMBERS, 'hcil.fused', 'hcil.datasets', 'hcil.layouts'))

@@ -251,7 +251,8 @@ def encode(self:HCIL,
     "f(V): every snippet through the encoder"
     _validate_clips(clips, self.cfg.T)
     x = clips.flatten(0,2).contiguous(memory_format=torch.channels_last)     # [B,U,T,3,H,W] -> [B·U·T,3,H,W]
-    x = ((x/255 if x.dtype == torch.uint8 else x) - self.mean).div_(self.std)
+    white = 255 if x.dtype == torch.uint8 else 1
+    x = (x*(1/(white*self.std))).sub_(self.mean/self.std)                     # (x/white - mean)/std, in two passes over the clips
     f = self.encoder.features(x)                                  # [B·U·T,C',H',W']
     return f.unflatten(0, clips.shape[:3]).movedim(3,2)           # -> [B,U,T,C',H',W'] -> [B,U,C',T,H',W']
 
@@ -259,10 +260,11 @@ def encode(self:HCIL,
 @patch
 def fuse(self:HCIL,
     f:Tensor, # `[B,U,C',T,H',W']`
+    pooled:Tensor, # its mean over time and place, `[B,U,C']`
 )->Tensor: # `[B,U,C']`
     "ISF, then the mean over time and place. Snippet tokens may be pooled first: equal, and cheap"
-    if self.isf is None: return f.mean((3,4,5))
-    if self.cfg.tokens == 'snippet': f = f.mean((3,4,5), keepdim=True)
+    if self.isf is None: return pooled
+    if self.cfg.tokens == 'snippet': f = pooled[...,None,None,None]          # -> [B,U,C',1,1,1]
     return self.isf(f).mean((3,4,5))
 
 # %% ../nbs/15_model.ipynb #7b7356a9
@@ -272,7 +274,7 @@ def forward(self:HCIL, clips:Tensor, heads:bool=None)->HCILOutput:
     f = self.encode(clips)                                        # [B,U,C',T,H',W']
     pooled = f.mean((3,4,5))                                      # [B,U,C']
     s = f.mean((4,5)) if self.cfg.snippet_pool == 'time' else pooled         # [B,U,C',T] or [B,U,C']
-    fused = self.fuse(f)                                          # [B,U,C']
+    fused = self.fuse(f, pooled)                                  # [B,U,C']
     h = fused.amax(1) if self.cfg.video_pool == 'max' else fused.mean(1)     # [B,C']
     snippet_logits = self.classifier(fused if self.cfg.classify == 'video' else pooled)    # [B,U,2]
     logits = self.classifier(h) if self.cfg.classify == 'video' else snippet_logits.mean(1)

@@ -94,6 +94,7 @@ def hcil_train(
     workers:int=0, # processes that read crops
     device:Literal['auto', 'cpu', 'cuda']='auto', # auto: cuda where there is one
     compiled:store_true=False, # torch.compile the network
+    fused:store_true=False, # the middle of RAIM as one kernel, for a GPU (17_fused; not tried on one yet)
     resume:store_true=False, # only resume a run that was stopped; refuse to begin one
     refresh:store_true=False, # train again even if the run is finished
 ):
@@ -113,7 +114,7 @@ def hcil_train(
     device = start_processes(device)
     first = rank() == 0                                                  # of several processes, one speaks
     if first: print(f'run {run.key}: {run.status}, {run.why}')
-    run = run_together(store, spec, work(stores, device, workers, first, compiled), refresh, device)
+    run = run_together(store, spec, work(stores, device, workers, first, compiled, fused), refresh, device)
     if first: print(*describe_run(run), sep='\n')
 
 # %% ../nbs/84_train_command.ipynb #76223a7f

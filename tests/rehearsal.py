@@ -166,6 +166,15 @@ def size_in_bytes(tree):
     return sum(once(t) * t.element_size() for t in tensors_in(tree))
 
 
+OVERWRITE = ("copy_", "zero_", "fill_", "uniform_", "exponential_", "normal_", "random_", "bernoulli_")
+
+
+def what_is_read(call):
+    "All arguments but those that are only written to: `out=`, and the first one of copies and fillings in place"
+    args = call.args[1:] if call.short in OVERWRITE else call.args
+    return args, {k: v for k, v in call.kwargs.items() if k != "out"}
+
+
 FREE = ("_unsafe_view", "_local_scalar_dense", "resize_", "set_", "_fused_sdp_choice", "lift_fresh", "record_stream", "is_same_size")
 
 
@@ -315,7 +324,7 @@ class Rehearsal(TorchDispatchMode):
             self.waits.append(Wait(why, where))
         out = on_cpu(call)
         if is_launch(call):
-            self.launches.append(Launch(call.name, size_in_bytes((args, call.kwargs, out)), flops_of(call, out), where))
+            self.launches.append(Launch(call.name, size_in_bytes((what_is_read(call), out)), flops_of(call, out), where))
         return self.answer(call, out)
 
     def answer(self, call, out):
@@ -383,7 +392,8 @@ class Names(torch.overrides.TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func is torch.Tensor.tolist and on_card(args[0]):
             self.card.wait("tolist")
-            return args[0].numbers.tolist()
+            numbers = args[0].numbers
+            return (torch.ones(numbers.shape) if numbers.is_meta else numbers).tolist()
         if "device" in kwargs:
             kwargs["device"] = with_index(kwargs["device"])
         if func in (torch.Tensor.to, torch._C._nn._parse_to):
