@@ -73,8 +73,8 @@ def filter_backward_kernel(X, z, W, best, dY, dX, dz, dW, T, P, C, R, tau, ys,
                 dG += tl.where((i == r)[None,:], tl.sum(dF*w[None,:], 1)[:,None], 0.)
                 tl.atomic_add(dW + row, tl.sum(tl.where((g == r)[:,None], dF, 0.), 0), mask=c < C)
             for u in range(T):                                                  # every frame for which tap d read this one
-                s, inside = source(u, d, T, K, REPLICATE)
-                if inside & (s == t):
+                at, reads = source(u, d, T, K, REPLICATE)
+                if reads & (at == t):
                     gu = tl.load(best + (n*T + u)*P + p, mask=there, other=0).to(tl.int32)
                     w = tl.load(W + ((n*K + d)*R + gu)[:,None]*C + c[None,:], mask=ok, other=0.).to(tl.float32)
                     dx += w*tl.load(dY + ((n*T + u)*P + p)[:,None]*ys + c[None,:], mask=ok, other=0.).to(tl.float32)

@@ -374,7 +374,7 @@ def check_circles(root):
     ]
 
 
-METHOD_NEEDS = {"torch", "torchvision", "safetensors", "fastcore", "hcil"}
+METHOD_NEEDS = {"torch", "torchvision", "safetensors", "fastcore", "hcil", "triton"}  # triton comes with PyTorch; 17_fused does without
 
 
 def check_method(root):
