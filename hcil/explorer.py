@@ -6,7 +6,7 @@
 __all__ = ['strip', 'Explorer', 'whole', 'number', 'temperature', 'choice', 'player', 'canvas', 'bare']
 
 # %% ../nbs/91_explorer.ipynb #ac209710
-import base64, gc, io
+import base64, gc, io, math
 from contextlib import contextmanager
 from html import escape
 from time import perf_counter
@@ -88,7 +88,9 @@ def update(self:Explorer, change=None):
     with no_full_search():
         try: fig, words = self.draw(**self.values())
         except UserError as e: self.words.value = f'<p role="alert">{escape(str(e))}</p>'
-        else: self.picture.value, self.words.value = as_png(fig), f'<p role="status">{escape(words)}</p>'
+        else:
+            self.picture.value, self.words.value = as_png(fig), f'<p role="status">{escape(words)}</p>'
+            self.picture.tooltip = words                                    # the words of the picture, for a screen reader
     self.ms.append(1000*(perf_counter()-started))
 
 # %% ../nbs/91_explorer.ipynb #9f855295
@@ -119,8 +121,8 @@ def number(text, value, lo, hi, step=.05):
 
 # %% ../nbs/91_explorer.ipynb #d3fb0119
 def temperature():
-    "A slider for τ"
-    return W.FloatLogSlider(value=5, base=10, min=-1.3, max=.7, step=.05, readout_format='.2f', description='τ, temperature', **WIDE)
+    "A slider for τ, from 0.05 to the paper's 5: the scale ends there, so that it can be set exactly"
+    return W.FloatLogSlider(value=5, base=10, min=math.log10(.05), max=math.log10(5), step=.05, readout_format='.2f', description='τ, temperature', **WIDE)
 
 # %% ../nbs/91_explorer.ipynb #2755face
 def choice(text, options, value=None):
