@@ -12,7 +12,7 @@ import house
 
 NOTICE = (house.ROOT / "NOTICE").read_text(encoding="utf-8")
 HOSTING = (house.ROOT / "hosting/README.md").read_text(encoding="utf-8")
-OWN = ("README.md", "house.svg", "detect.jpg")  # in nbs/assets, made here
+OWN = ("README.md", "house.svg", "detect.jpg", "drawn.jpg", "idea.jpg")  # in nbs/assets, made here
 
 
 def test_notice():
