@@ -332,7 +332,7 @@ def spec_hash(
 # %% ../nbs/00_core.ipynb #13a7557c
 def fingerprint(
     path:Path, # a file
-)->str: # e.g. 'carphone.jpg sha256:0123456789ab'
+)->str: # e.g. 'drawn.jpg sha256:0123456789ab'
     "The name of a file and a hash of its bytes"
     return f'{Path(path).name} sha256:{hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]}'
 

@@ -49,7 +49,7 @@ def save(picture, name):
 def main():
     film, other = people()
     real = cut_out(to_video(film, "assets/a", FPS), film, S)
-    save(sheet(real[20:36]), "drawn.jpg")
+    save(sheet(real[4:20]), "drawn.jpg")  # she blinks
     save(rows(real, cut_out(forged(film, other), film, S)), "idea.jpg")
 
 
