@@ -11,23 +11,30 @@ cfg = ini["DEFAULT"]
 
 project, author, release = cfg["title"], cfg["author"], cfg["version"]
 project_copyright = cfg["copyright"]
-extensions = ["myst_nb", "sphinx.ext.mathjax"]
+extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_design", "docments"]  # the last: tools/
 exclude_patterns = ["_static"]
 
 nb_execution_mode = "off"  # the notebooks carry their outputs
 nb_mime_priority_overrides = [("html", "text/html", 0)]  # widgets: the still form, there is no kernel here
 nb_merge_streams = True
-myst_enable_extensions = ["dollarmath", "amsmath", "html_image"]
+myst_enable_extensions = ["dollarmath", "amsmath", "html_image", "colon_fence"]
 myst_heading_anchors = 4
 
 # One file draws all equations, as SVG: no fonts, no network. tools/website.py copies it from sphinx-mathjax-offline
 mathjax_path = "tex-svg.js"
 mathjax3_config = dict(svg=dict(fontCache="local"), options=dict(enableMenu=False))
 
+# The API: types and comments in a table of parameters, defaults as they are written
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+add_module_names = False
+
 html_theme = "furo"
 html_title = "hcil"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/favicon.svg"
 html_copy_source = html_show_sourcelink = False
 html_theme_options = dict(navigation_with_keys=True)
 

@@ -3,6 +3,8 @@
 The browser's part is skipped where there is no Chromium.
 """
 
+import re
+
 import pytest
 
 import website as site
@@ -36,8 +38,29 @@ def test_built(built):
     lessons = [(built / f"nbs/class/lesson{k}.html").read_text() for k in range(1, 6)]
     assert all("your code" in text.lower() and "BEGIN SOLUTION" not in text for text in lessons)  # no answers
     pictures = list((site.ROOT / "figures").glob("*.png"))
-    text = (built / "gallery.html").read_text()
-    assert pictures and all(p.name in text for p in pictures)
+    behind = "".join(p.read_text() for p in (built / "gallery").glob("*.html"))
+    assert pictures and all(p.name in behind for p in pictures)
+    assert sum(p.stat().st_size for p in (built / "gallery.html", *(built / "_images").glob("*.jpg"))) < 1_500_000  # cards are small
+    text = (built / "api/hcil.losses.html").read_text()
+    assert "temperature τ" in text and 'href="../_modules/hcil/losses.html#' in text and 'id="hcil.losses.weighted_nce"' in text
+
+
+def test_words(built):
+    "Every picture of the front page, the gallery and Table 4 has words, and not its file's name"
+    for name in ("index.html", "gallery.html", *(f"gallery/{p.name}" for p in (built / "gallery").glob("*.html")), "nbs/paper/table4.html"):
+        alts = re.findall(r'<img\b[^>]*\balt="([^"]*)"', (built / name).read_text())
+        assert all(" " in alt and len(alt) > 20 for alt in alts), (name, alts)
+        assert name != "index.html" or alts
+
+
+def test_docments():
+    "A comment is a description, a public name a link, and nothing of it is taken for markup"
+    import docments
+    from hcil.cells import Cell, table_cells
+
+    assert docments.comments(Cell)["row"] == "as the table prints it"
+    assert docments.comments(table_cells)["return"] == ""
+    assert docments.rst("of `table_cells`, *x_") == "of \\ :py:obj:`table_cells <hcil.cells.table_cells>`\\ , \\*x\\_"
 
 
 def test_dead_links(tmp_path):

@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 import argparse
-import ast
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,6 +17,7 @@ import sys
 
 import nbformat
 
+import docments
 import house
 import readme
 from hcil.lessons import students_page
@@ -66,14 +67,30 @@ def relink_outputs(cell):
                 o["data"][kind] = output_links(o["data"][kind])
 
 
+def plain(md, most=240):
+    "The last paragraph of a Markdown cell as words"
+    text = re.split(r"\n\s*\n", md.strip())[-1]
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    text = re.sub(r"[`*_$#>|\\{}]", "", text)
+    return " ".join(text.split())[:most].strip()
+
+
+def with_words(cell, said):
+    "A code cell whose pictures are described by the paragraph above it"
+    if any(k.startswith("image/") for o in cell.get("outputs", []) for k in o.get("data", {})):
+        cell.metadata["mystnb"] = dict(image=dict(alt=f"Picture: {said}"))
+
+
 def page(nb):
-    "A notebook as it is read: no hidden cells, no directives"
-    nb = nbformat.from_dict(nb)
+    "A notebook as it is read: no hidden cells, no directives, words for pictures"
+    nb, said = nbformat.from_dict(nb), ""
     nb.cells = [c for c in nb.cells if shown(c)]
     for i, c in enumerate(nb.cells):
         if c.cell_type == "markdown":
+            said = plain(c.source) or said
             c.source = demoted(relinked(c.source), i == 0)
         else:
+            with_words(c, said)
             if re.search(r"^#\|\s*echo:\s*false", c.source, flags=re.M):
                 c.metadata["tags"] = ["remove-input"]
             c.source = re.sub(r"^#\|.*\n?", "", c.source, flags=re.M)
@@ -115,11 +132,13 @@ def gather(src):
         copy(p, src, table_page(p) if p.suffix == ".md" else None)
     for p in [*(ROOT / o for o in FILES), *ROOT.glob("nbs/assets/*.jpg"), *ROOT.glob("nbs/assets/*.svg")]:
         copy(p, src)
-    for p in ("conf.py", "index.md"):
-        shutil.copy(ROOT / "docs" / p, src / p)
+    shutil.copy(ROOT / "docs/conf.py", src / "conf.py")
+    front = (ROOT / "docs/index.md").read_text(encoding="utf-8")
+    (src / "index.md").write_text(front.replace("<!-- table -->", front_table()), encoding="utf-8")
     (src / "_static").mkdir(exist_ok=True)
-    shutil.copy(ROOT / "docs/site.css", src / "_static/site.css")
-    (src / "gallery.md").write_text(gallery(), encoding="utf-8")
+    for name in ("site.css", "favicon.svg"):
+        shutil.copy(ROOT / "docs" / name, src / "_static" / name)
+    gallery(src)
     api(src / "api")
     mathjax(src / "_static")
 
@@ -200,79 +219,110 @@ def notebook_of(stem):
     return "nbs/95_bench.ipynb" if first == "bench" else f"nbs/paper/{first}.ipynb"
 
 
-def gallery():
-    "Every picture and table of figures/, with the command that makes it and where it comes from"
+PICTURES = {  # what each picture of figures/ shows, for who cannot see it: the beginning of its name -> words
+    "claims": "Left, how far each printed accuracy lies from a count of 280 videos; right, differences between rows in videos, grey where one run cannot show them",
+    "difficulty": "For each manipulation, the accuracy of a single frame, of frame differences and of the rows of Table 4, one dot with an interval each",
+    "fig2": "The network from a video to a score: snippets, RAIM and ISF in each block, two projection heads, with the shapes between them",
+    "fig3": "Four frames of a face, below them how strongly PWM answers at each pixel with blank and with copied frames outside, and a bar chart of both",
+    "fig4_numbers": "Share of the activation map inside the forged region, for both readings of the loss, beside the area of the region and a blob in the middle",
+    "fig4": "Fake frames of drawn people, the outline of what was forged, and where two networks look, one row each",
+    "kinds_mini_part_strength": "Share of fakes found against the strength of their jumps, one line for each row of Table 4",
+    "kinds": "Share of fakes found at ten per cent false alarms, for local, global and both kinds, one row for each network",
+    "learning": "Accuracy of every method with its interval, and accuracy against cost with the front of the best",
+    "table4": "Gain over the frame baseline of each row of Table 4, ours on drawn people beside the paper's on FaceForensics++",
+    "twins": "For each claim of the paper the gain that was measured, with its interval: confirmed, not resolved or the opposite",
+}
+WIDE = 420  # pixels of a small picture
+
+
+def words(stem):
+    "What a picture shows"
+    return next((said for start, said in PICTURES.items() if stem.startswith(start)), f"Picture {stem}")
+
+
+def small(path, folder):
+    "A small copy of a picture"
+    from PIL import Image  # slow, and only needed here
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with Image.open(path) as im:
+        im = im.convert("RGB")
+        im.resize((WIDE, round(im.height * WIDE / im.width)), Image.LANCZOS).save(folder / f"{path.stem}.jpg", quality=85)
+
+
+def entry(p):
+    "One picture or table, with its command and stamp"
     from hcil.stamps import caption, read_stamp
 
+    st = read_stamp(p)
+    what = (
+        f"![{words(p.stem)}](../figures/{p.name})"
+        if p.suffix == ".png"
+        else f"[{p.stem}](../figures/{p.stem}.md) ([csv](../figures/{p.name}))"
+    )
+    return f"{what}\n\n```\n{command(p.stem, st)}\n```\n\n*{caption(st)}*\n"
+
+
+def card(nb, files):
+    "A card that leads to the page of a notebook's artefacts"
+    first = next((p for p in files if p.suffix == ".png"), None)
+    n, m = sum(p.suffix == ".png" for p in files), sum(p.suffix == ".csv" for p in files)
+    count = " and ".join(f"{k} {what}{'s' * (k > 1)}" for k, what in ((n, "picture"), (m, "table")) if k)
+    picture = f":img-top: gallery/{first.stem}.jpg\n:img-alt: {words(first.stem)}\n" if first else ""
+    return f":::{{grid-item-card}} {title_of(ROOT / nb)}\n:link: gallery/{Path(nb).stem}\n:link-type: doc\n{picture}\n{count}\n:::\n"
+
+
+def gallery(src):
+    "Cards of everything in figures/, and a page behind each with pictures, commands and stamps"
     files = sorted(p for p in (ROOT / "figures").iterdir() if p.suffix in (".png", ".csv"))
     rank = lambda p: (ORDER.index(MADE_BY.get(o := p.stem.split("_")[0], o)), p.suffix != ".png", p.stem)
-    lines, now = (
-        [
-            "# Figures and tables, with their commands\n",
-            "Everything in `figures/`, in the paper's order. Below each stands the command that makes it"
-            " again in a checkout, and the stamp that it carries: profile, data, seeds, commit, machine.\n",
-        ],
-        None,
-    )
+    groups = {}
     for p in sorted(files, key=rank):
-        nb = notebook_of(p.stem)
-        if nb != now:
-            lines.append(f"## {title_of(ROOT / nb)}\n\nThe notebook: [{Path(nb).name}]({nb}).\n")
-            now = nb
-        st = read_stamp(p)
-        what = f"![{p.stem}](figures/{p.name})" if p.suffix == ".png" else f"[{p.stem}](figures/{p.stem}.md) ([csv](figures/{p.name}))"
-        lines.append(f"{what}\n\n```\n{command(p.stem, st)}\n```\n\n*{caption(st)}*\n")
-    return "\n".join(lines)
+        groups.setdefault(notebook_of(p.stem), []).append(p)
+    for nb, those in groups.items():
+        head = f"---\norphan: true\n---\n# {title_of(ROOT / nb)}\n\nThe notebook: [{Path(nb).name}](../{nb}). All [figures and tables](../gallery.md).\n"
+        if first := next((p for p in those if p.suffix == ".png"), None):
+            small(first, src / "gallery")
+        (src / "gallery").mkdir(exist_ok=True)
+        (src / "gallery" / f"{Path(nb).stem}.md").write_text("\n".join([head, *map(entry, those)]), encoding="utf-8")
+    cards = "\n".join(card(nb, those) for nb, those in groups.items())
+    (src / "gallery.md").write_text(
+        "# Figures and tables, with their commands\n\nEverything in `figures/`, in the paper's order. Behind each card: the pictures in full, "
+        "the tables, the command that makes each again in a checkout, and the stamp that it carries.\n\n"
+        f"::::{{grid}} 1 2 2 3\n:gutter: 3\n\n{cards}\n::::\n",
+        encoding="utf-8",
+    )
+
+
+# ---------------------------------------------------------------- the front page
+
+
+def front_table():
+    "Table 4 on Deepfakes: the paper's gain, ours, and what that says, under names"
+    from hcil.stamps import read_table
+
+    t = read_table(ROOT / "figures/table4_mini_part_cells.csv")
+    t = t[t.column == t.column.iloc[0]]
+    base = t.paper.iloc[0]
+    gain = lambda r: "" if r.gain != r.gain else f"{100 * r.gain:+.1f} [{100 * r.gain_low:+.0f}, {100 * r.gain_high:+.0f}]"
+    theirs = lambda r: "" if r.paper != r.paper or r.Index == t.index[0] else f"{100 * (r.paper - base):+.1f}"
+    lines = [f"| {r.row} | {theirs(r)} | {gain(r)} | {r.verdict} |" for r in t.itertuples()]
+    return "\n".join(
+        ["| row of Table 4 | gain in the paper, FaceForensics++ | gain here, drawn people | verdict |", "|---|---|---|---|", *lines]
+    )
 
 
 # ---------------------------------------------------------------- API
 
 
-def header(node, lines):
-    "A definition as one reads it: names, shapes and meanings, and the first string; not the body"
-    last = node.body[0] if isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant) else None
-    end = last.end_lineno if last else node.body[0].lineno - 1
-    start = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-    return "\n".join(lines[start - 1 : max(end, node.lineno)])
-
-
-def class_text(node, lines):
-    "A class: all of a NamedTuple, whose lines are its documentation; else its head and that of __init__"
-    if any(getattr(b, "id", "") == "NamedTuple" for b in node.bases):
-        return "\n".join(lines[node.lineno - 1 : node.end_lineno])
-    inits = [o for o in node.body if isinstance(o, ast.FunctionDef) and o.name == "__init__"]
-    return "\n\n".join([header(node, lines), *(header(o, lines) for o in inits)])
-
-
-def public(tree):
-    "The names in a module's __all__"
-    return next((ast.literal_eval(o.value) for o in tree.body if isinstance(o, ast.Assign) and o.targets[0].id == "__all__"), [])
-
-
-def patched(node):
-    return isinstance(node, ast.FunctionDef) and any(getattr(d, "id", "") == "patch" for d in node.decorator_list)
-
-
 def api_page(path):
-    "A module: every public function and class"
+    "A module: autodoc lists every public function and class, with what tools/docments.py reads"
     text = path.read_text(encoding="utf-8")
-    tree, lines = ast.parse(text), text.splitlines()
-    names, out = set(public(tree)), []
-    for o in tree.body:
-        if isinstance(o, ast.ClassDef) and o.name in names:
-            title, code = o.name, class_text(o, lines)
-        elif patched(o):
-            title, code = f"{ast.unparse(o.args.args[0].annotation)}.{o.name}", header(o, lines)
-        elif isinstance(o, ast.FunctionDef) and o.name in names:
-            title, code = o.name, header(o, lines)
-        else:
-            continue
-        out.append(f"## `{title}`\n\n```python\n{code}\n```\n")
     nb = re.search(r"File to edit: (\S+?)\.$", text, flags=re.M)[1]
     nb = "../" + nb[nb.index("nbs/") :]
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    doc = (ast.get_docstring(tree) or "").strip()
-    return module, f"# {module}\n\n> {doc}\n\nWritten, shown and tested in [{Path(nb).name}]({nb}).\n\n" + "\n".join(out)
+    module = docments.module_name(path)
+    body = f"```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n"
+    return module, f"# {module}\n\nWritten, shown and tested in [{Path(nb).name}]({nb}).\n\n{body}"
 
 
 def api(folder):
@@ -284,7 +334,8 @@ def api(folder):
         (folder / f"{module}.md").write_text(text, encoding="utf-8")
     toc = "\n".join(made)
     (folder / "index.md").write_text(
-        f"# API\n\nEvery public function and class, as it is written: names, shapes, units, and where in the paper it comes from.\n\n"
+        "# API\n\nEvery public function and class: what it takes, shapes and units, what it gives, its source. "
+        "Names that are links lead to their own entries; the {ref}`genindex` holds them all.\n\n"
         f"```{{toctree}}\n:maxdepth: 1\n\n{toc}\n```\n",
         encoding="utf-8",
     )
@@ -346,6 +397,7 @@ def build(out):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env=os.environ | dict(PYTHONPATH=os.pathsep.join([str(ROOT / "tools"), str(ROOT)])),
     )
     if p.returncode:
         return p.stdout.replace(f"{src}/", "").splitlines() or ["Sphinx failed without a word"]
