@@ -28,6 +28,7 @@ mathjax3_config = dict(svg=dict(fontCache="local"), options=dict(enableMenu=Fals
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
+autodoc_inherit_docstrings = False  # PyTorch writes its own in another markup
 add_module_names = False
 
 html_theme = "furo"
