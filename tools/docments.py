@@ -88,7 +88,14 @@ def left_out(app, what, name, obj, skip, options):
     return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
 
 
+def without_source(app, env):
+    "viewcode lists modules whose source it could not read (`builtins`), and links them to pages that it does not write"
+    for name in [name for name, entry in getattr(env, "_viewcode_modules", {}).items() if not entry]:
+        del env._viewcode_modules[name]
+
+
 def setup(app):
     app.connect("autodoc-skip-member", left_out)
     app.connect("autodoc-process-docstring", described)
+    app.connect("env-check-consistency", without_source)
     return dict(version="1", parallel_read_safe=True)
