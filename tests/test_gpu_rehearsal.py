@@ -32,7 +32,7 @@ from hcil.train import TrainConfig, Trainer
 from rehearsal import Rehearsal
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
-import rehearse  # noqa: E402
+import rehearse
 
 FIGURES = Path(__file__).with_name("gpu_rehearsal.json")
 TINY_NET = dict(backbone="resnet18", width=0.25, pretrained=None)
