@@ -88,9 +88,7 @@ def update(self:Explorer, change=None):
     with no_full_search():
         try: fig, words = self.draw(**self.values())
         except UserError as e: self.words.value = f'<p role="alert">{escape(str(e))}</p>'
-        else:
-            self.picture.value, self.words.value = as_png(fig), f'<p role="status">{escape(words)}</p>'
-            self.picture.tooltip = words                                    # the words of the picture, for a screen reader
+        else: self.picture.value, self.words.value = as_png(fig), f'<p role="status">{escape(words)}</p>'
     self.ms.append(1000*(perf_counter()-started))
 
 # %% ../nbs/91_explorer.ipynb #9f855295
