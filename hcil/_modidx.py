@@ -866,6 +866,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/hcil', 'doc_host': '', 'gi
                             'hcil.fused.Split.backward': ('fused.html#split.backward', 'hcil/fused.py'),
                             'hcil.fused.Split.forward': ('fused.html#split.forward', 'hcil/fused.py'),
                             'hcil.fused._': ('fused.html#_', 'hcil/fused.py'),
+                            'hcil.fused.as_whole_graph': ('fused.html#as_whole_graph', 'hcil/fused.py'),
                             'hcil.fused.backward': ('fused.html#backward', 'hcil/fused.py'),
                             'hcil.fused.filter_backward_kernel': ('fused.html#filter_backward_kernel', 'hcil/fused.py'),
                             'hcil.fused.filter_kernel': ('fused.html#filter_kernel', 'hcil/fused.py'),

@@ -23,6 +23,7 @@ from .train import rank
 from .evaluate import is_twin
 from .evaluate_command import validate_data
 from .detect import demo_weights
+from .fused import as_whole_graph
 from .experiments import clips_of, CODE, configs, make_spec, work
 
 # %% ../nbs/84_train_command.ipynb #9b36b5c8
@@ -114,6 +115,7 @@ def hcil_train(
     device = start_processes(device)
     first = rank() == 0                                                  # of several processes, one speaks
     if first: print(f'run {run.key}: {run.status}, {run.why}')
+    if compiled: as_whole_graph()
     run = run_together(store, spec, work(stores, device, workers, first, compiled, fused), refresh, device)
     if first: print(*describe_run(run), sep='\n')
 

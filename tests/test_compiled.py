@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from hcil.baselines.core import ROWS, SMALL, BaselineConfig, clips_for
+from hcil.fused import as_whole_graph, fuse
 from hcil.model import HCIL, HCILConfig
 
 LABELS = torch.tensor([0, 1, 0, 1])
@@ -25,8 +26,9 @@ DIFFERS[("FaceNetLSTM", "float32")] = "compiled, gradients differ by up to one p
 
 def network(row):
     torch.manual_seed(0)
-    if row == "HCIL":
-        return HCIL(HCILConfig(backbone="resnet18", width=0.25, pretrained=None)).train()
+    if row.startswith("HCIL"):
+        net = HCIL(HCILConfig(backbone="resnet18", width=0.25, pretrained=None)).train()
+        return fuse(net) if row == "HCIL, fused" else net
     return BaselineConfig(row, **SMALL).build().train()
 
 
@@ -43,7 +45,7 @@ def step(net, forward, dtype):  # logits, gradient of the loss by all parameters
 
 def cases():
     slow = "slow" not in os.environ.get("HCIL_FLAGS", "").split()
-    for row in ("HCIL", *ROWS):
+    for row in ("HCIL", "HCIL, fused", *ROWS):
         for dtype in ("float32", "bfloat16"):
             marks = [pytest.mark.skipif(slow and row not in QUICK, reason="compiles: FLAGS=slow")]
             if (row, dtype) in DIFFERS:
@@ -54,6 +56,7 @@ def cases():
 @pytest.mark.parametrize("row, dtype", list(cases()))
 def test_compiled_step(row, dtype):
     torch._dynamo.reset()
+    as_whole_graph()
     net = network(row)
     logits, grads = step(net, net, dtype)
     compiled = torch.compile(net, backend="aot_eager", fullgraph=row not in RECURRENT)
