@@ -129,7 +129,7 @@ def sources(
     return follow(modules, but, find)
 
 # %% ../nbs/03_sources.ipynb #917090f9
-NO_NUMBERS = tuple(f'hcil.{name}' for name in ('core', 'profiles', 'stamps', 'sources', 'runs', 'plots', 'progress', 'workers', 'baselines.core'))
+NO_NUMBERS = tuple(f'hcil.{name}' for name in ('core', 'profiles', 'stamps', 'sources', 'runs', 'plots', 'progress', 'workers', 'fused', 'baselines.core'))
 
 # %% ../nbs/03_sources.ipynb #39677333
 def besides(
