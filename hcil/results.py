@@ -128,9 +128,10 @@ def in_print(
     rows, # which rows, in which order
 )->pd.DataFrame: # like the paper's table, two columns for each of its: `paper`, and `here [95 %]`
     "As the paper prints it, with ours beside, in per cent"
-    live = {(r.row, r.column): r for r in df.itertuples()}
-    both = lambda c: {f'{c}: paper': [f'{100*live[r,c].paper:.2f}' for r in rows], f'{c}: here [95 %]': [per_cent(live[r,c]) for r in rows]}
-    text = {name: values for c in dict.fromkeys(df.column) for name, values in both(c).items()}
+    live, text = {(r.row, r.column): r for r in df.itertuples()}, {}
+    for c in dict.fromkeys(df.column):                                       # a part of a table may lack cells
+        text[f'{c}: paper'] = [f'{100*live[r,c].paper:.2f}' if (r,c) in live else '' for r in rows]
+        text[f'{c}: here [95 %]'] = [per_cent(live[r,c]) if (r,c) in live else '' for r in rows]
     return pd.DataFrame(text, index=pd.Index(list(rows), name='row'))
 
 # %% ../nbs/88_results.ipynb #965ab72f
