@@ -29,6 +29,7 @@ from .evaluate import evaluate
 from .experiments import CODE, configs, data_mark, make_spec, work
 from .cells import Cell, data_sets, table_cells, TABLES
 from .crops import own_crops, own_root, quick_crops, stores_of
+from .results import told_seeds
 
 # %% ../nbs/87_plan.ipynb #b9e7fbdb
 @dataclass
@@ -247,34 +248,44 @@ def seeds_recorded(cell, setting, crops): # how many seeds of a cell are there, 
     return [*there, False].index(False)
 
 # %% ../nbs/87_plan.ipynb #d1a025a4
-def recorded_cells(cells, setting): # (Cells, number of seeds)
+def seeds_of_column(there, setting): # number of seeds
+    "With how many most cells of a column are whole; `there` says how many each cell has"
+    n = len(setting.seeds)
+    return max(range(1, n+1), key=lambda k: (sum(s >= k for s in there), k)) if setting.as_recorded else n
+
+
+# %% ../nbs/87_plan.ipynb #c0051eec
+def recorded_cells(cells, setting): # (Cells, column -> number of seeds)
     "The cells that records answer; without the first row of a column, over which gains are counted, none of that column"
     crops = {name: setting.crops_of(name) for name in data_sets(cells) if name in setting.recorded().data_sets()}
-    seeds = {c: seeds_recorded(c, setting, crops) for c in cells}
-    n = len(setting.seeds)
-    if setting.as_recorded: n = max(range(1, n+1), key=lambda k: (sum(s >= k for s in seeds.values()), k))
-    columns = {c.column for c in cells if c.row == cells[0].row and seeds[c] >= n}
-    return [c for c in cells if seeds[c] >= n and c.column in columns], n
+    there = {c: seeds_recorded(c, setting, crops) for c in cells}
+    columns = dict.fromkeys(c.column for c in cells)
+    seeds = {column: seeds_of_column([there[c] for c in cells if c.column == column], setting) for column in columns}
+    kept = [c for c in cells if there[c] >= seeds[c.column]]
+    seeds = {c.column: seeds[c.column] for c in kept if c.row == cells[0].row}
+    return [c for c in kept if c.column in seeds], seeds
+
 
 # %% ../nbs/87_plan.ipynb #81f9eb7f
-def describe_recorded(table, cells, kept, n): # sentence
+def describe_recorded(table, cells, kept, seeds): # sentence
     "How much of a table was recorded, and what was not"
     lost = {}
     for c in cells:
         if c not in kept: lost.setdefault(c.column, []).append(c.row)
     told = '; '.join(f'{column}: all rows' if len(rows) == len([c for c in cells if c.column == column]) else f"{column}: {', '.join(rows)}" for column, rows in lost.items())
-    return f"{table}: {len(kept)} of {len(cells)} cells are recorded, with {n} seed{'s'*(n > 1)}" + f'; not recorded are {told}'*bool(told)
+    return f"{table}: {len(kept)} of {len(cells)} cells are recorded" + f', with {told_seeds(seeds)}'*bool(seeds) + f'; not recorded are {told}'*bool(told)
+
 
 # %% ../nbs/87_plan.ipynb #7d594d28
 def recorded_runs(cells, setting, table): # as of `runs_of`
     "The recorded runs of some cells, in a temporary store; it says what is missing, and sets the seeds"
-    kept, n = recorded_cells(cells, setting)
-    print(describe_recorded(table, cells, kept, n))
+    kept, seeds = recorded_cells(cells, setting)
+    print(describe_recorded(table, cells, kept, seeds))
     if not kept: raise UserError(f'{table}: nothing of it is recorded in {setting.recorded().folder}')
-    setting.seeds = range(n)
+    setting.seeds = range(max(seeds.values()))
     crops, store, found = {name: setting.crops_of(name) for name in data_sets(kept)}, setting.run_store(), {}
     for c in kept:
-        units = [units_of(c, seed, setting, crops) for seed in setting.seeds]
+        units = [units_of(c, seed, setting, crops) for seed in range(seeds[c.column])]
         for u in {u.key: u for of_seed in units for u in of_seed}.values():
             if setting.recorded().has(u.key): restore(store, setting.recorded().file(u.key))
         found[c.row, c.column] = [store.open(of_seed[-1].spec) for of_seed in units]

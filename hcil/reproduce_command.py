@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 from fastcore.script import Param, store_true
-from .core import command, read_text, repo_root
+from .core import command, read_text, repo_root, UserError
 from .sources import cells_of
 from .check import check_smoke, describe_check
 
@@ -71,6 +71,13 @@ def apart(
     more = [s for s in settings[1:] if '=' not in s]
     return [*names, *more], [s for s in settings if s not in more]
 
+# %% ../nbs/89_reproduce_command.ipynb #b306ac9a
+def how_many(text)->int: # -1, `AUTO` of 89_reproduce, for auto
+    "What stands behind `--jobs`"
+    if text == 'auto': return -1
+    if not str(text).isdecimal(): raise UserError(f'--jobs {text}: give 1 or more, or auto')
+    return int(text)
+
 # %% ../nbs/89_reproduce_command.ipynb #342ecdaf
 @command('hcil_reproduce table4 --profile smoke --set columns=DF,F2F', stopped='finished runs and artefacts are kept, start it again to resume')
 def hcil_reproduce(
@@ -79,7 +86,7 @@ def hcil_reproduce(
     data:str='', # folder with your copies of the data sets, in their official layouts; the twins if left out
     seeds:int=0, # how many; the profile's own number if left out, and of records as many as there are
     device:Literal['auto', 'cpu', 'cuda']='auto', # auto: cuda where there is one
-    jobs:int=0, # trainings and notebooks at a time; two in smoke and else one if left out
+    jobs:str='0', # trainings and notebooks at a time, or auto: as many as go well together, measured; two in smoke and else one if left out
     refresh:Param('make again the runs and notebooks whose code has changed', store_true)=False,
     set:Param('further parameters of the notebooks, e.g. columns=DF,F2F', str, nargs='+', action='extend')=None,
     from_records:Param('make no runs: lay the tables out from the records in records/', store_true)=False,
@@ -95,4 +102,4 @@ def hcil_reproduce(
     only = unit or next((what for what, asked in dict(list=list, prepare=prepare, record=record).items() if asked), None)
     names, set = apart(names, set or [])
     options = dict(data=data, seeds=seeds, device=device, refresh=int(refresh))
-    if made(names, profile, from_records, keep_outputs, only, jobs, set, options): sys.exit(1)
+    if made(names, profile, from_records, keep_outputs, only, how_many(jobs), set, options): sys.exit(1)
