@@ -854,6 +854,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/hcil', 'doc_host': '', 'gi
                                 'hcil.forgeries.sample_forgery': ('forgeries.html#sample_forgery', 'hcil/forgeries.py'),
                                 'hcil.forgeries.sample_performance': ('forgeries.html#sample_performance', 'hcil/forgeries.py'),
                                 'hcil.forgeries.sample_range': ('forgeries.html#sample_range', 'hcil/forgeries.py'),
+                                'hcil.forgeries.spliced': ('forgeries.html#spliced', 'hcil/forgeries.py'),
                                 'hcil.forgeries.to_video': ('forgeries.html#to_video', 'hcil/forgeries.py'),
                                 'hcil.forgeries.trembling': ('forgeries.html#trembling', 'hcil/forgeries.py'),
                                 'hcil.forgeries.uniform': ('forgeries.html#uniform', 'hcil/forgeries.py'),

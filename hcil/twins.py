@@ -25,7 +25,7 @@ from .containers import write_video
 from .datasets import FOLDERS
 from .truth import truth_path, write_truth
 from .heads import generator
-from .forgeries import (camera, cut_out, forge, FORGERIES, METHODS, recompressed, render_recording, sample_forgery, sample_performance,
+from .forgeries import (camera, CHUNK, cut_out, forge, FORGERIES, METHODS, recompressed, render_recording, sample_forgery, sample_performance,
     to_video, uniform)
 
 # %% ../nbs/54_twins.ipynb #9903d76d
@@ -48,6 +48,7 @@ class Job(NamedTuple):
     files:tuple      # where the real one goes; empty: nowhere
     fakes:tuple=()
     pix_fmt:str='yuv420p'   # of its files
+    cut:int=0        # first frame after a cut; 0: there is none
 
 # %% ../nbs/54_twins.ipynb #0fc84385
 def length(
@@ -177,7 +178,8 @@ def wild_job(side, number, k, seed, size):
     n, method = int(size.frames*uniform(g, .4, 1.5)), WILD[int(uniform(g, 0, len(WILD)))]
     video = f'{side}/{number}/{100*number+k}'
     fake = (Fake(method, f'{who}/source', f'{who}/source', video, ()),) if side.startswith('fake') else ()
-    return Job(who, who, n, 25., video, (), fake)
+    cut = CHUNK*round(uniform(g, .3, .7)*n/CHUNK)*(uniform(g, 0, 1) < 1/3)
+    return Job(who, who, n, 25., video, (), fake, cut=cut)
 
 # %% ../nbs/54_twins.ipynb #81500692
 def wild_jobs(
@@ -242,7 +244,7 @@ def png(frame):
 # %% ../nbs/54_twins.ipynb #f8afdf5c
 def sequence(job, root, size, device): # list of (name, bytes)
     "One sequence of a shard; writes its truth"
-    recording = render_recording(job.person, job.take, job.n, job.fps, size.height, size.width, device)
+    recording = render_recording(job.person, job.take, job.n, job.fps, size.height, size.width, device, job.cut)
     g, more = generator('shard', job.person), {}
     if job.fakes:
         fake = job.fakes[0]
