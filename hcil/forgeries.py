@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from .profiles import Size
 from .containers import write_video
 from .video import read_frames
-from .heads import atlas, edge, generator, INNER, mix, part, person
+from .heads import atlas, edge, generator, INNER, mix, part, person, root, total
 from .rendering import backdrop, face, hair_shadow, render, to_bytes, tone
 from .performances import motion, wander
 
@@ -71,7 +71,7 @@ def blur(
     if sigma < .05: return x
     k = int(3*sigma+1)
     g = torch.exp(-.5*(torch.arange(-k, k+1, device=x.device)/sigma)**2)
-    g, flat = g/g.sum(), x.reshape(-1, 1, *x.shape[-2:])                          # [...,h,w] -> [M,1,h,w]
+    g, flat = g/total(g), x.reshape(-1, 1, *x.shape[-2:])                         # [...,h,w] -> [M,1,h,w]
     flat = F.conv2d(F.pad(flat, (k,k,0,0), mode='replicate'), g.view(1,1,1,-1))
     flat = F.conv2d(F.pad(flat, (0,0,k,k), mode='replicate'), g.view(1,1,-1,1))
     return flat.view(x.shape)
@@ -192,7 +192,7 @@ def region(
 )->Tensor: # `[N,h,w]`
     "1 inside a region of the face, 0 outside"
     u0, v0, ru, rv = REGIONS[name]
-    return edge(1 - (((view.u-u0)/ru)**2 + ((view.v-v0)/rv)**2).sqrt(), soft)
+    return edge(1 - root(((view.u-u0)/ru)**2 + ((view.v-v0)/rv)**2), soft)
 
 # %% ../nbs/53_forgeries.ipynb #c97223ac
 def with_expression(e, donor):

@@ -186,3 +186,25 @@ def test_no_complaint(page):
     "No error in the console, and nobody outside was asked"
     assert not page.said, page.said
     assert not [u for u in page.asked if not u.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:"))]
+
+
+CONTROLS = {"slider", "button", "radio", "checkbox", "spinbutton", "textbox", "combobox", "switch"}
+
+
+def tree(page, cell):
+    "What a screen reader is told of the output of a cell: (role, name, ...) of each node"
+    cdp = page.context.new_cdp_session(page)
+    cell.evaluate("x => x.setAttribute('data-asked', '1')")
+    found = cdp.send("Runtime.evaluate", dict(expression="document.querySelector('[data-asked] .jp-OutputArea')"))
+    nodes = cdp.send("Accessibility.queryAXTree", dict(objectId=found["result"]["objectId"]))["nodes"]
+    cell.evaluate("x => x.removeAttribute('data-asked')")
+    return [(n.get("role", {}).get("value"), n.get("name", {}).get("value", "").strip()) for n in nodes if not n.get("ignored")]
+
+
+@pytest.mark.parametrize("k", range(len(WIDGETS)), ids=WIDGETS)
+def test_names(page, k):
+    "Every control has a name, and a group of buttons, too"
+    said = tree(page, shown(page, k))
+    controls = [(role, name) for role, name in said if role in CONTROLS]
+    assert controls and not [role for role, name in controls if not name], said
+    assert not [role for role, name in said if role in ("group", "radiogroup") and not name], said
