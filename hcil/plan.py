@@ -21,13 +21,14 @@ from .profiles import profile_of
 from .stamps import stamp
 from .workers import process_pool
 from .datasets import FOLDERS, manifest
+from .prepare import read_prepared
 from .runs import run_key, RunStore
 from .records import Records, restore
 from .predictions import write_predictions
 from .metrics import metrics
 from .evaluate import evaluate
 from .experiments import CODE, configs, data_mark, make_spec, work
-from .cells import Cell, data_sets, table_cells, TABLES
+from .cells import asked_of, Cell, data_sets, table_cells, TABLES
 from .crops import own_crops, own_root, quick_crops, stores_of
 from .results import told_seeds
 
@@ -241,11 +242,16 @@ def carry_out(units, setting, crops, tell=tqdm.write): # DataFrame: key, kind, t
     return pd.DataFrame(failed, columns=['key', 'kind', 'tables', 'cell', 'error'])
 
 # %% ../nbs/87_plan.ipynb #7a6ff7f7
-def seeds_recorded(cell, setting, crops): # how many seeds of a cell are there, counted from the first
-    "A cell on data that was not recorded has none"
-    if not all(name in crops for name in data_sets([cell])): return 0
+def _listed(lists, name, method, compression, split): # bool
+    "Are such videos in the recorded list of a data set?"
+    return name in lists and method in ('', *lists[name].method) and compression in ('', *lists[name].compression)
+
+def seeds_recorded(cell, setting, crops, lists): # how many seeds of a cell are there, counted from the first
+    "A cell on videos that were not recorded has none"
+    if not all(_listed(lists, *asked) for asked in asked_of(cell)): return 0
     there = [setting.recorded().has(units_of(cell, seed, setting, crops)[-1].key) for seed in setting.seeds]
     return [*there, False].index(False)
+
 
 # %% ../nbs/87_plan.ipynb #d1a025a4
 def seeds_of_column(there, setting): # number of seeds
@@ -258,7 +264,8 @@ def seeds_of_column(there, setting): # number of seeds
 def recorded_cells(cells, setting): # (Cells, column -> number of seeds)
     "The cells that records answer; without the first row of a column, over which gains are counted, none of that column"
     crops = {name: setting.crops_of(name) for name in data_sets(cells) if name in setting.recorded().data_sets()}
-    there = {c: seeds_recorded(c, setting, crops) for c in cells}
+    lists = {name: read_prepared(folder) for name, folder in crops.items()}
+    there = {c: seeds_recorded(c, setting, crops, lists) for c in cells}
     columns = dict.fromkeys(c.column for c in cells)
     seeds = {column: seeds_of_column([there[c] for c in cells if c.column == column], setting) for column in columns}
     kept = [c for c in cells if there[c] >= seeds[c.column]]
@@ -357,11 +364,6 @@ def lacks(wanted, data): # sentence, or ''
     rest = f'; {", ".join(possible)} can be made without' if possible else ''
     return f"{data} lacks {', '.join(missing)} (each in its official layout, see data_cards/){rest}"
 
-def _asked(cell): # yields data set, method, compression, split
-    "Which videos a cell reads"
-    yield from ((cell.data, cell.method, cell.compression, split) for split in ('train', 'test') if split == 'train' or not cell.test)
-    if cell.test: yield cell.test, cell.test_method, cell.test_compression, 'test'
-
 def _kinds(df, method, compression, split): # set of labels
     "Which of real (0) and fake (1) there are among some videos"
     chosen = df[(df.split == split) & (df.compression == compression if compression else True)]
@@ -369,12 +371,12 @@ def _kinds(df, method, compression, split): # set of labels
 
 def lacks_videos(wanted, data): # sentence, or ''
     "Which videos that a table needs a folder of your own does not hold"
-    asked = list(dict.fromkeys(a for cells in wanted.values() for c in cells for a in _asked(c)))
+    asked = list(dict.fromkeys(a for cells in wanted.values() for c in cells for a in asked_of(c)))
     lists = {name: manifest(name, own_root(name, data)) for name in dict.fromkeys(name for name, *_ in asked)}
     without = [a for a in asked if len(_kinds(lists[a[0]], *a[1:])) < 2]
     if not without: return ''
     those = dict.fromkeys(' '.join(filter(None, (FOLDERS[name], method, compression, split))) for name, method, compression, split in without)
-    possible = [t for t, cells in wanted.items() if not any(a in without for c in cells for a in _asked(c))]
+    possible = [t for t, cells in wanted.items() if not any(a in without for c in cells for a in asked_of(c))]
     rest = f'; {", ".join(possible)} can be made without' if possible else ''
     return f'{data} lacks real or fake videos that are needed: {listed(list(those))}{rest}. Add them, or choose columns with --set columns=...'
 
