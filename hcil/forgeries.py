@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from .profiles import Size
 from .containers import write_video
 from .video import read_frames
-from .heads import atlas, edge, generator, INNER, mix, part, person, root, total
+from .heads import atlas, edge, generator, in_double, INNER, mix, part, person
 from .rendering import backdrop, face, hair_shadow, render, to_bytes, tone
 from .performances import motion, wander
 
@@ -71,7 +71,7 @@ def blur(
     if sigma < .05: return x
     k = int(3*sigma+1)
     g = torch.exp(-.5*(torch.arange(-k, k+1, device=x.device)/sigma)**2)
-    g, flat = g/total(g), x.reshape(-1, 1, *x.shape[-2:])                         # [...,h,w] -> [M,1,h,w]
+    g, flat = g/g.sum(), x.reshape(-1, 1, *x.shape[-2:])                          # [...,h,w] -> [M,1,h,w]
     flat = F.conv2d(F.pad(flat, (k,k,0,0), mode='replicate'), g.view(1,1,1,-1))
     flat = F.conv2d(F.pad(flat, (0,0,k,k), mode='replicate'), g.view(1,1,-1,1))
     return flat.view(x.shape)
@@ -192,7 +192,7 @@ def region(
 )->Tensor: # `[N,h,w]`
     "1 inside a region of the face, 0 outside"
     u0, v0, ru, rv = REGIONS[name]
-    return edge(1 - root(((view.u-u0)/ru)**2 + ((view.v-v0)/rv)**2), soft)
+    return edge(1 - (((view.u-u0)/ru)**2 + ((view.v-v0)/rv)**2).sqrt(), soft)
 
 # %% ../nbs/53_forgeries.ipynb #c97223ac
 def with_expression(e, donor):
@@ -265,7 +265,7 @@ def cut_out(
     t = ((2*torch.arange(S)+1)/S-1)                                                # [S]
     gx = (x+half*t).expand(-1,S,-1)*H/W                                           # [N,1,S] -> [N,S,S]
     gy = (-y+half*t[:,None]).expand(-1,-1,S)
-    x, grid = video.permute(0,3,1,2).float(), torch.stack([gx, gy], -1)            # [N,3,H,W], [N,S,S,2]
+    x, grid = video.permute(0,3,1,2).to(gx.dtype), torch.stack([gx, gy], -1)     # [N,3,H,W], [N,S,S,2]
     crops = F.grid_sample(x, grid, padding_mode='border', align_corners=False)
     return crops.round().byte().permute(0,2,3,1)                                  # [N,3,S,S] -> [N,S,S,3]
 
@@ -282,6 +282,7 @@ def recompressed(
         return torch.from_numpy(read_frames(path, range(len(video))))
 
 # %% ../nbs/53_forgeries.ipynb #aaa658a2
+@in_double()
 def pair_clips(
     seed:str, # of people and forgeries; those of the twins are numbers, so a word gives other people
     i:int, # which pair

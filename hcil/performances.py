@@ -10,7 +10,7 @@ import math
 from types import SimpleNamespace
 import torch
 from torch import Tensor
-from .heads import bump, edge, frames, generator, total
+from .heads import bump, edge, frames, generator
 
 # %% ../nbs/52_performances.ipynb #e284acd5
 def wander(
@@ -23,7 +23,7 @@ def wander(
     "Smooth random tracks"
     f = slow*(fast/slow)**torch.rand(*shape, 4, 1, generator=g)
     phase = 2*math.pi*torch.rand(*shape, 4, 1, generator=g)
-    return total(torch.sin(2*math.pi*f*torch.arange(n)/fps + phase), -2)/2**.5       # [*shape,4,n] -> [*shape,n]
+    return torch.sin(2*math.pi*f*torch.arange(n)/fps + phase).sum(-2)/2**.5       # [*shape,4,n] -> [*shape,n]
 
 # %% ../nbs/52_performances.ipynb #26f29bd0
 def blinks(g, n, fps): # `[n]`, 1 where the eyes are shut

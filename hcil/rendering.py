@@ -10,7 +10,8 @@ import math
 from typing import NamedTuple
 import torch
 from torch import Tensor
-from .heads import bump, edge, field, generator, hit, look, lookup, mix, pixels, root, SPAN, total, unit, upright, View, window
+import torch.nn.functional as F
+from .heads import bump, edge, field, generator, hit, look, lookup, mix, pixels, SPAN, upright, View, window
 
 # %% ../nbs/51_rendering.ipynb #e6edfc3b
 def rgb(*c, like): 
@@ -21,7 +22,7 @@ def rgb(*c, like):
 def eyeball(x, y, top, w, p, e):
     "White, iris, pupil and highlight, `[3,N,h,w]`"
     gx, gy = x-.055*e.gaze_x, y-.012-.03*e.gaze_y                                 # from the centre of the iris
-    rad, R = root(gx**2+gy**2), .92*p.eye_h
+    rad, R = (gx**2+gy**2).sqrt(), .92*p.eye_h
     ball = rgb(.74,.71,.69, like=x)*(1 - .35*bump(top-y, .035) - .25*(x/p.eye_w)**2)
     ball = mix(ball, p.iris*(.75 + .6*rad/R)*(1 - .65*bump(rad-R, .014)), edge(R-rad, .008+w))
     ball = mix(ball, rgb(.02,.02,.02, like=x), edge(.45*R-rad, .006+w))
@@ -103,7 +104,7 @@ def tilted(view, slope_u, slope_v, eye): # `[N,h,w,3]`
     along_u = torch.stack([view.u.cos(), torch.zeros_like(view.u), -view.u.sin()], -1)            # [N,h,w,3]
     along_v = torch.tensor([0.,1.,0.], device=view.u.device)
     tilt = (slope_u*keep)[...,None]*along_u + (slope_v*keep)[...,None]*along_v
-    return unit(view.normal-tilt)
+    return F.normalize(view.normal-tilt, dim=-1)
 
 # %% ../nbs/51_rendering.ipynb #1c83c800
 def shade(
@@ -114,10 +115,10 @@ def shade(
 )->Tensor: # `[3,N,h,w]`
     "Paint in the light"
     n = tilted(view, slope_u, slope_v, eye)
-    cosine = total(n*view.light)                                                  # [N,h,w]
+    cosine = (n*view.light).sum(-1)                                               # [N,h,w]
     key = .2*edge(cosine-.02, .10)*cosine.clamp_min(0) + .8*(.5+.5*cosine).clamp(0, 1)**1.6
-    facing = total(view.normal*view.d).clamp(0, 1)
-    shine = total(n*unit(view.light+view.d)).clamp_min(0)
+    facing = (view.normal*view.d).sum(-1).clamp(0, 1)
+    shine = (n*F.normalize(view.light+view.d, dim=-1)).sum(-1).clamp_min(0)
     diffuse = mix(key, torch.ones_like(key), e.ambient)*(.72 + .28*facing)
     return col*diffuse + .16*gloss*shine**18 + .10*lips*shine**40
 
@@ -166,8 +167,8 @@ def hairline(p, u):
 # %% ../nbs/51_rendering.ipynb #70da88b6
 def lit_hair(view, normal, strands, v, p, e): # `[3,N,h,w]`
     "The colour of the hair, strand by strand, with a bright band near the top"
-    lit = (.5+.5*total(normal*view.light)).clamp(0, 1)
-    light = mix(1.1*lit**1.3, torch.ones_like(lit), .8*e.ambient)*(.55+.45*total(normal*view.d).clamp(0, 1))
+    lit = (.5+.5*(normal*view.light).sum(-1)).clamp(0, 1)
+    light = mix(1.1*lit**1.3, torch.ones_like(lit), .8*e.ambient)*(.55+.45*(normal*view.d).sum(-1).clamp(0, 1))
     return p.hair*(.75+.16*strands)*light + bump(v-.62-.1*strands, .16)*lit*(.05*p.hair.mean()+.025)
 
 # %% ../nbs/51_rendering.ipynb #670e899e

@@ -24,7 +24,7 @@ from .workers import process_pool
 from .containers import write_video
 from .datasets import FOLDERS
 from .truth import truth_path, write_truth
-from .heads import generator
+from .heads import generator, in_double
 from .forgeries import (camera, CHUNK, cut_out, forge, FORGERIES, METHODS, recompressed, render_recording, sample_forgery, sample_performance,
     to_video, uniform)
 
@@ -212,6 +212,7 @@ def fake_video(fake, job, recording, key, device): # `[N,H,W,3]` uint8, ForgeryP
     return camera(picture, job.take, job.fps), pl, mask
 
 # %% ../nbs/54_twins.ipynb #3d87eab7
+@in_double()
 def make_videos(
     job:Job, root:Path, size:Size, device='cpu',
 ):
@@ -257,6 +258,7 @@ def sequence(job, root, size, device): # list of (name, bytes)
     return [(f'{k}.png', png(c)) for k, c in zip(numbers, crops)]
 
 # %% ../nbs/54_twins.ipynb #113753ab
+@in_double()
 def make_shard(
     shard:Shard, root:Path, size:Size, device='cpu',
 ):
