@@ -11,12 +11,13 @@ __all__ = ['Setting', 'paper_setting', 'Unit', 'plan_units', 'attempt', 'carry_o
 import atexit, dataclasses, os, shutil, sys, tempfile, time, traceback
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 import pandas as pd
 import torch
 from fastcore.basics import patch
 from tqdm import tqdm
-from .core import cores, home_folder, listed, pick_device, UserError, write_json
+from .core import cores, home_folder, pick_device, UserError, write_json
 from .profiles import profile_of
 from .stamps import stamp
 from .workers import process_pool
@@ -29,7 +30,7 @@ from .metrics import metrics
 from .evaluate import evaluate
 from .experiments import CODE, configs, data_mark, make_spec, work
 from .cells import asked_of, Cell, data_sets, table_cells, TABLES
-from .crops import own_crops, own_root, quick_crops, stores_of
+from .crops import lacks, lacks_videos, own_crops, quick_crops, stores_of
 from .results import told_seeds
 
 # %% ../nbs/87_plan.ipynb #b9e7fbdb
@@ -84,6 +85,12 @@ def recorded(self:Setting)->Records:
     "The records of the profile"
     if 'records' not in self.made: self.made['records'] = Records(Path(self.records)/self.profile)
     return self.made['records']
+@patch
+def mark_of(self:Setting, name:str)->str: # e.g. 'ff++ (twin 0123456789abcdef)'
+    "Which videos of a data set are used; of records, those of all lists that were"
+    used = [lists[name] for lists in self.made.get('lists', ()) if name in lists] or [self.crops_of(name)]
+    return ' and '.join(dict.fromkeys(data_mark(folder)['source'] for folder in used))
+
 
 # %% ../nbs/87_plan.ipynb #a3c55d9e
 TINY = dict(epochs=1, batch=4)                                               # a training under `make test`
@@ -261,20 +268,35 @@ def seeds_of_column(there, setting): # number of seeds
 
 
 # %% ../nbs/87_plan.ipynb #c0051eec
-def recorded_cells(cells, setting): # (Cells, column -> number of seeds)
+def lists_of(names, setting): # [data set -> folder with a list of its videos]
+    "Each way to choose one list for each data set that was recorded"
+    known = [name for name in names if name in setting.recorded().data_sets()]
+    return [dict(zip(known, choice)) for choice in product(*(setting.recorded().lists(name) for name in known))]
+
+def recorded_column(cells, setting): # number of seeds, data set -> folder, cell -> seeds that are there
+    "With which lists most cells of a column are whole"
+    tried = []
+    for crops in lists_of(data_sets(cells), setting):
+        lists = {name: read_prepared(folder) for name, folder in crops.items()}
+        there = {c: seeds_recorded(c, setting, crops, lists) for c in cells}
+        n = seeds_of_column(there.values(), setting)
+        tried.append((sum(s >= n for s in there.values()), n, crops, there))
+    return max(tried, key=lambda found: found[:2])[1:]
+
+
+# %% ../nbs/87_plan.ipynb #2839e2cd
+def recorded_cells(cells, setting): # Cells, column -> number of seeds, column -> folders of the lists
     "The cells that records answer; without the first row of a column, over which gains are counted, none of that column"
-    crops = {name: setting.crops_of(name) for name in data_sets(cells) if name in setting.recorded().data_sets()}
-    lists = {name: read_prepared(folder) for name, folder in crops.items()}
-    there = {c: seeds_recorded(c, setting, crops, lists) for c in cells}
-    columns = dict.fromkeys(c.column for c in cells)
-    seeds = {column: seeds_of_column([there[c] for c in cells if c.column == column], setting) for column in columns}
-    kept = [c for c in cells if there[c] >= seeds[c.column]]
-    seeds = {c.column: seeds[c.column] for c in kept if c.row == cells[0].row}
-    return [c for c in kept if c.column in seeds], seeds
+    kept, seeds, lists = [], {}, {}
+    for column in dict.fromkeys(c.column for c in cells):
+        n, crops, there = recorded_column([c for c in cells if c.column == column], setting)
+        whole = [c for c in there if there[c] >= n]
+        if cells[0].row in [c.row for c in whole]: seeds[column], lists[column] = n, crops; kept += whole
+    return [c for c in cells if c in kept], seeds, lists
 
 
 # %% ../nbs/87_plan.ipynb #81f9eb7f
-def describe_recorded(table, cells, kept, seeds): # sentence
+def describe_recorded(table, cells, kept, seeds, lists=None): # sentence
     "How much of a table was recorded, and what was not"
     lost = {}
     for c in cells:
@@ -286,13 +308,13 @@ def describe_recorded(table, cells, kept, seeds): # sentence
 # %% ../nbs/87_plan.ipynb #7d594d28
 def recorded_runs(cells, setting, table): # as of `runs_of`
     "The recorded runs of some cells, in a temporary store; it says what is missing, and sets the seeds"
-    kept, seeds = recorded_cells(cells, setting)
+    kept, seeds, lists = recorded_cells(cells, setting)
     print(describe_recorded(table, cells, kept, seeds))
     if not kept: raise UserError(f'{table}: nothing of it is recorded in {setting.recorded().folder}')
     setting.seeds = range(max(seeds.values()))
-    crops, store, found = {name: setting.crops_of(name) for name in data_sets(kept)}, setting.run_store(), {}
+    store, found, setting.made['lists'] = setting.run_store(), {}, list(lists.values())
     for c in kept:
-        units = [units_of(c, seed, setting, crops) for seed in range(seeds[c.column])]
+        units = [units_of(c, seed, setting, lists[c.column]) for seed in range(seeds[c.column])]
         for u in {u.key: u for of_seed in units for u in of_seed}.values():
             if setting.recorded().has(u.key): restore(store, setting.recorded().file(u.key))
         found[c.row, c.column] = [store.open(of_seed[-1].spec) for of_seed in units]
@@ -353,32 +375,6 @@ def setting_of(params, jobs=1, records=None): # Setting
     "From the parameters of paper notebooks"
     options = {k: params[k] for k in ('seeds', 'data', 'device') if k in params}
     return Setting(params['profile'], **options, refresh=bool(params.get('refresh')), jobs=jobs, records=records)
-
-# %% ../nbs/87_plan.ipynb #aaa393e6
-def lacks(wanted, data): # sentence, or ''
-    "What a folder of your own does not hold"
-    need = {table: [FOLDERS[name] for name in data_sets(cells) if not (Path(data)/FOLDERS[name]).is_dir()]
-            for table, cells in wanted.items()}
-    missing, possible = list(dict.fromkeys(f for folders in need.values() for f in folders)), [t for t in need if not need[t]]
-    if not missing: return ''
-    rest = f'; {", ".join(possible)} can be made without' if possible else ''
-    return f"{data} lacks {', '.join(missing)} (each in its official layout, see data_cards/){rest}"
-
-def _kinds(df, method, compression, split): # set of labels
-    "Which of real (0) and fake (1) there are among some videos"
-    chosen = df[(df.split == split) & (df.compression == compression if compression else True)]
-    return set(chosen.label[chosen.method.isin(['real', method]) if method else chosen.label >= 0])
-
-def lacks_videos(wanted, data): # sentence, or ''
-    "Which videos that a table needs a folder of your own does not hold"
-    asked = list(dict.fromkeys(a for cells in wanted.values() for c in cells for a in asked_of(c)))
-    lists = {name: manifest(name, own_root(name, data)) for name in dict.fromkeys(name for name, *_ in asked)}
-    without = [a for a in asked if len(_kinds(lists[a[0]], *a[1:])) < 2]
-    if not without: return ''
-    those = dict.fromkeys(' '.join(filter(None, (FOLDERS[name], method, compression, split))) for name, method, compression, split in without)
-    possible = [t for t, cells in wanted.items() if not any(a in without for c in cells for a in asked_of(c))]
-    rest = f'; {", ".join(possible)} can be made without' if possible else ''
-    return f'{data} lacks real or fake videos that are needed: {listed(list(those))}{rest}. Add them, or choose columns with --set columns=...'
 
 # %% ../nbs/87_plan.ipynb #d0da65ad
 def ready(wanted, setting): # data set -> folder of its crops

@@ -161,6 +161,12 @@ def restore(
         for name, text in files.items(): (new/name).write_bytes(text.encode())
     return land(store, record['done'], write)
 
+# %% ../nbs/61_runs_records.ipynb #1bb53e7c
+def lists_in(folder, name): # paths
+    "The lists of the videos of a data set, the first one first"
+    return [*Path(folder).glob(f'{name}.csv.bz2'), *sorted(Path(folder).glob(f'{name}@*.csv.bz2'))]
+
+
 # %% ../nbs/61_runs_records.ipynb #f60b74c5
 def videos_in(data:bytes)->str: # the name of the data in its stamp; without a stamp, all of it
     "Which collection of videos a list is about"
@@ -172,11 +178,15 @@ def keep_manifest(
     folder:Path, # records/PROFILE
     name:str, # of the data set
 )->bool: # was it written? False if a list of the same videos was there
-    "Put the list of the videos of some crops into a folder"
-    file, data = Path(folder)/f'{name}.csv.bz2', (Path(stores)/'manifest.csv').read_bytes()
-    with contextlib.suppress(ValueError, KeyError, FileNotFoundError):           # none yet, or one that is damaged: it is written
-        if videos_in(unpacked(file)) == videos_in(data): return False         # the same videos, of which crops were made once more
-    return pack(file, data)
+    "Put the list of the videos of some crops into a folder, beside those of other videos"
+    data = (Path(stores)/'manifest.csv').read_bytes()
+    for file in lists_in(folder, name):
+        try:
+            if videos_in(unpacked(file)) == videos_in(data): return False         # the same videos, of which crops were made once more
+        except (ValueError, KeyError): return pack(file, data)                    # one that is damaged is replaced
+    mark = hashlib.sha256(videos_in(data).encode()).hexdigest()[:8]
+    return pack(Path(folder)/(f'{name}@{mark}.csv.bz2' if lists_in(folder, name) else f'{name}.csv.bz2'), data)
+
 
 # %% ../nbs/61_runs_records.ipynb #05b2e309
 class Records:
@@ -189,17 +199,22 @@ class Records:
     def file(self, key:str): return self.folder/f'{key}.json.bz2'
     def keys(self): return {p.name.split('.')[0] for p in self.folder.glob('*.json.bz2')}
     def has(self, key:str): return self.file(key).exists()
-    def data_sets(self): return [p.name.removesuffix('.csv.bz2') for p in sorted(self.folder.glob('*.csv.bz2'))]
+    def data_sets(self): return list(dict.fromkeys(p.name.removesuffix('.csv.bz2').split('@')[0] for p in sorted(self.folder.glob('*.csv.bz2'))))
 
-    def crops(self, name:str): # folder with a manifest and no crops
-        "Where the list of the videos of a data set is"
-        place = Path(self.tmp.name)/'crops'/name
-        if not (place/'manifest.csv').exists():
-            if name not in self.data_sets(): raise UserError(f'{self.folder}: no list of the videos of {name}, so no run on them can be found')
-            data = unpacked(self.folder/f'{name}.csv.bz2')
+    def lists(self, name:str): # folders with a manifest and no crops
+        "Where the lists of the videos of a data set are, each unpacked once"
+        places = [(file, Path(self.tmp.name)/'crops'/file.name.removesuffix('.csv.bz2')) for file in lists_in(self.folder, name)]
+        for file, place in places:
+            if (place/'manifest.csv').exists(): continue
+            data = unpacked(file)
             place.mkdir(parents=True, exist_ok=True)
             (place/'manifest.csv').write_bytes(data)
-        return place
+        return [place for _, place in places]
+
+    def crops(self, name:str): # folder with a manifest and no crops
+        "Where the first list of the videos of a data set is"
+        if not (found := self.lists(name)): raise UserError(f'{self.folder}: no list of the videos of {name}, so no run on them can be found')
+        return found[0]
 
 # %% ../nbs/61_runs_records.ipynb #c54b28b9
 def check_records(

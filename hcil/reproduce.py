@@ -287,8 +287,7 @@ def record(self:Job): # yields sentences
         else: new += write_record(run, folder)
     facts.keep()
     for name, crops in self.crops.items() if len(units) > sum(map(len, refused.values())) else ():
-        before = (folder/f'{name}.csv.bz2').exists()
-        if keep_manifest(crops, folder, name) and before: yield f'the videos of {name} are others than before: records that were made from those are found no more, so delete them'
+        if keep_manifest(crops, folder, name): yield f'a list of the videos of {name} was added'
     yield f'{len(units)-sum(map(len, refused.values()))} of {len(units)} runs are recorded in records/{profile}/, {new} of them new or changed'
     yield from (f"not recorded: {len(keys)}, the first {keys[0]}: {why}" for why, keys in refused.items())
 
@@ -343,7 +342,7 @@ def lay_out(self:Job, progress=False): # a dict for each notebook
     "Execute the notebooks on what is recorded"
     found = {nb: recorded_cells(self.wanted[nb.stem], self.setting) for nb in self.nbs}
     if progress: print(*(describe_recorded(nb.stem, self.wanted[nb.stem], *kept) for nb, kept in found.items()), sep='\n')
-    if not any(cells for cells, _ in found.values()): raise UserError(f"nothing of {', '.join(self.params)} is recorded in {self.records}")
+    if not any(kept[0] for kept in found.values()): raise UserError(f"nothing of {', '.join(self.params)} is recorded in {self.records}")
     nothing = lambda nb: not_run(nb, self.params[nb.stem], self.root, why='nothing of it is recorded')
     with environment(HCIL_RECORDS=self.records): return self.through({nb: None if kept[0] else nothing(nb) for nb, kept in found.items()}, progress)
 
