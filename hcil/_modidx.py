@@ -746,6 +746,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/hcil', 'doc_host': '', 'gi
                                'hcil.explorer.Explorer.still': ('explorer.html#explorer.still', 'hcil/explorer.py'),
                                'hcil.explorer.Explorer.update': ('explorer.html#explorer.update', 'hcil/explorer.py'),
                                'hcil.explorer.Explorer.values': ('explorer.html#explorer.values', 'hcil/explorer.py'),
+                               'hcil.explorer.Names': ('explorer.html#names', 'hcil/explorer.py'),
                                'hcil.explorer.as_png': ('explorer.html#as_png', 'hcil/explorer.py'),
                                'hcil.explorer.as_webp': ('explorer.html#as_webp', 'hcil/explorer.py'),
                                'hcil.explorer.bare': ('explorer.html#bare', 'hcil/explorer.py'),

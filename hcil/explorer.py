@@ -15,8 +15,8 @@ from fastcore.basics import patch
 from matplotlib.figure import Figure
 from PIL import Image
 from .core import UserError
-try: import ipywidgets as W
-except ImportError: raise ImportError("the widgets need ipywidgets, which a plain install leaves out: pip install 'hcil[widgets]'") from None
+try: import anywidget, ipywidgets as W
+except ImportError: raise ImportError("the widgets need ipywidgets and anywidget, which a plain install leaves out: pip install 'hcil[widgets]'") from None
 
 # %% ../nbs/91_explorer.ipynb #22ae4699
 DPI = 80                                                            # of the pictures; a lecture hall's projector shows 1280 pixels or more
@@ -59,6 +59,29 @@ def strip(
     return (f'<div tabindex="0" role="group" aria-label="{escape(title)}, {n} pictures to scroll through" '
             f'style="display:flex;overflow-x:auto;scroll-snap-type:x mandatory;gap:12px">{inside}</div>')
 
+# %% ../nbs/91_explorer.ipynb #eeed7bbb
+class Names(anywidget.AnyWidget):
+    "Names for the controls beside it, for screen readers"
+    _esm = """
+    function render({ el }) {
+      const box = () => el.closest('.widget-vbox');
+      const name = () => box()?.querySelectorAll('.widget-slider, .widget-toggle-buttons').forEach(control => {
+        const text = control.querySelector('.widget-label')?.textContent ?? '';
+        const places = control.matches('.widget-slider') ? control.querySelectorAll('.noUi-handle, .widget-readout') : [control];
+        places.forEach(place => place.setAttribute('aria-label', text));
+        if (control.matches('.widget-toggle-buttons')) control.setAttribute('role', 'group');
+      });
+      const wait = () => {                                          // until the box is in the page
+        if (!box()) return setTimeout(wait, 100);
+        name();
+        new MutationObserver(name).observe(box(), { childList: true, subtree: true });
+      };
+      wait();
+    }
+    export default { render };
+    """
+
+
 # %% ../nbs/91_explorer.ipynb #9b25660e
 class Explorer:
     "A picture that is drawn anew with every move of a control; without a kernel, pictures to scroll through"
@@ -74,7 +97,7 @@ class Explorer:
         self.picture = W.Image(format='png', layout=W.Layout(max_width='100%', object_fit='contain'))
         self.words, self.ms = W.HTML(), []
         row = W.HBox([*controls.values(), *extra], layout=W.Layout(flex_flow='row wrap'))
-        self.box = W.VBox([row, self.picture, self.words])
+        self.box = W.VBox([row, self.picture, self.words, Names()])
         for c in controls.values(): c.observe(self.update, names='value')
         self.update()
 
