@@ -69,17 +69,20 @@ class Names(anywidget.AnyWidget):
         const text = control.querySelector('.widget-label')?.textContent ?? '';
         const places = control.matches('.widget-slider') ? control.querySelectorAll('.noUi-handle, .widget-readout') : [control];
         places.forEach(place => place.setAttribute('aria-label', text));
-        if (control.matches('.widget-toggle-buttons')) control.setAttribute('role', 'group');
+        if (control.matches('.widget-slider')) return;
+        control.setAttribute('role', 'group');
+        control.querySelectorAll('button').forEach(b => b.setAttribute('aria-pressed', b.classList.contains('mod-active')));
       });
       const wait = () => {                                          // until the box is in the page
         if (!box()) return setTimeout(wait, 100);
         name();
-        new MutationObserver(name).observe(box(), { childList: true, subtree: true });
+        new MutationObserver(name).observe(box(), { childList: true, subtree: true, attributeFilter: ['class'] });
       };
       wait();
     }
     export default { render };
     """
+    _css = ".widget-toggle-buttons .jupyter-button.mod-active { background: #0b5cad; color: white; }"
 
 
 # %% ../nbs/91_explorer.ipynb #9b25660e

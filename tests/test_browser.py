@@ -208,3 +208,26 @@ def test_names(page, k):
     controls = [(role, name) for role, name in said if role in CONTROLS]
     assert controls and not [role for role, name in controls if not name], said
     assert not [role for role, name in said if role in ("group", "radiogroup") and not name], said
+
+
+def contrast(a, b):
+    "Of two colours as a browser writes them, after WCAG: from 1 to 21"
+
+    def light(colour):
+        c = [int(v) / 255 for v in re.findall(r"\d+", colour)[:3]]
+        c = [v / 12.92 if v <= 0.03928 else ((v + 0.055) / 1.055) ** 2.4 for v in c]
+        return 0.2126 * c[0] + 0.7152 * c[1] + 0.0722 * c[2] + 0.05
+
+    a, b = sorted((light(a), light(b)))
+    return b / a
+
+
+def test_pressed(page):
+    "Which button is pressed can be seen, and heard"
+    buttons = shown(page, 0).locator(".widget-toggle-buttons").first.locator("button")
+    buttons.nth(0).click()
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(500)
+    assert [b.get_attribute("aria-pressed") for b in buttons.all()[:2]] == ["true", "false"]
+    on, off = (b.evaluate("x => { const s = getComputedStyle(x); return [s.backgroundColor, s.color] }") for b in buttons.all()[:2])
+    assert contrast(on[0], off[0]) >= 3 and contrast(*on) >= 4.5 and contrast(*off) >= 4.5, (on, off)
