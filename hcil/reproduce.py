@@ -287,7 +287,8 @@ def record(self:Job): # yields sentences
         else: new += write_record(run, folder)
     facts.keep()
     for name, crops in self.crops.items() if len(units) > sum(map(len, refused.values())) else ():
-        if keep_manifest(crops, folder, name): yield f'a list of the videos of {name} was added'
+        before = (folder/f'{name}.csv.bz2').exists()
+        if keep_manifest(crops, folder, name) and before: yield f'the videos of {name} are others than before: their list stands beside the former'
     yield f'{len(units)-sum(map(len, refused.values()))} of {len(units)} runs are recorded in records/{profile}/, {new} of them new or changed'
     yield from (f"not recorded: {len(keys)}, the first {keys[0]}: {why}" for why, keys in refused.items())
 
