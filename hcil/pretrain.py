@@ -17,8 +17,8 @@ from tqdm import tqdm
 from .core import atomic, command, cores, ends_in_order, fitting, from_json, ordinary_file, UserError
 from .stamps import stamp
 from .workers import process_pool
-from .backbone import ScaledResNet, twins_weights
-from .model import RGB
+from .backbone import twins_weights
+from .baselines.starts import picture_network, validate_backbone
 from .forgeries import cut_out, render_recording, to_video
 
 # %% ../nbs/64_pretrain.ipynb #5cf9364b
@@ -63,9 +63,9 @@ def album(
     return torch.cat([x for x, _ in pages]), torch.cat([y for _, y in pages])
 
 # %% ../nbs/64_pretrain.ipynb #cc89c98a
-def normalised(x): # `[N,S,S,3]` uint8 -> `[N,3,S,S]`
-    "Frames as HCIL normalises them"
-    mean, std = (torch.tensor(RGB[k], device=x.device).view(1,3,1,1) for k in ('mean','std'))   # [3] -> [1,3,1,1]
+def normalised(x, rgb): # `[N,S,S,3]` uint8, mean and standard deviation of the colours -> `[N,3,S,S]`
+    "Frames as a network normalises them"
+    mean, std = (torch.tensor(rgb[k], device=x.device).view(1,3,1,1) for k in ('mean','std'))   # [3] -> [1,3,1,1]
     x = (x.permute(0,3,1,2)/255 - mean)/std                                       # [N,S,S,3] -> [N,3,S,S]
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -74,10 +74,17 @@ class Reader(nn.Module):
     "A backbone and a linear layer that predicts attributes"
     def __init__(self, backbone, width, n=len(ATTRIBUTES)):
         super().__init__()
-        self.net = ScaledResNet(backbone, width).to(memory_format=torch.channels_last)
-        self.head = nn.Linear(self.net.out_channels, n)
-    def forward(self, x): # [N,S,S,3] -> [N,29]
-        return self.head(self.net.features(normalised(x)).mean((2,3)))
+        self.net, self.features, self.rgb = picture_network(backbone, width)
+        self.net.to(memory_format=torch.channels_last)
+        with torch.no_grad(): C = self.eval().see(torch.zeros(1,64,64,3)).shape[1]
+        self.head = nn.Linear(C, n)
+        self.train()
+
+    def see(self, x): # [N,S,S,3] -> [N,C]
+        f = self.features(normalised(x, self.rgb))
+        return f.mean((2,3)) if f.ndim == 4 else f*f.shape[1]**.5                # an embedding of length 1: entries of size 1
+
+    def forward(self, x): return self.head(self.see(x)) # [N,S,S,3] -> [N,29]
 
 # %% ../nbs/64_pretrain.ipynb #dc5b9d1c
 def explained(reader, X, Y): # `[29]`
@@ -136,13 +143,12 @@ def validate_pretrain(people, pictures, steps, width, size, backbone):
     for name, value, least, most in (('people', people, 10, 10**6), ('pictures', pictures, 2, 1000), ('steps', steps, 10, 10**7), ('size', size, 32, 512)):
         if not least <= value <= most: raise UserError(f'--{name} is {value}: give a number from {least} to {most}')
     if not 0 < width <= 1: raise UserError(f'--width is {width}: give a share of the channels, above 0 and at most 1')
-    if backbone not in ('resnet18','resnet34','resnet50'):
-        raise UserError(f'unknown --backbone {backbone}: choose resnet18, resnet34 or resnet50')
+    validate_backbone(backbone)
 
 # %% ../nbs/64_pretrain.ipynb #a16d90ed
 @command('hcil_pretrain --backbone resnet18 --width 0.25 --out backbone.safetensors', stopped='nothing was written')
 def hcil_pretrain(
-    backbone:str='resnet18', # resnet18, resnet34 or resnet50
+    backbone:str='resnet18', # a ResNet such as resnet50, or that of a compared method: xception, addnet, googlenet, vgg19, stil_resnet18, facenet_resnet18
     width:float=.5, # factor on the channels
     size:int=64, # pixels of a picture
     people:int=1500, # how many; a tenth is kept for the test

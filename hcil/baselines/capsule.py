@@ -12,6 +12,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 from .core import BaselineNet, validate_baseline_clips, register_baseline
+from .starts import start
 from ..core import UserError
 from ..losses import LossTerms
 from ..model import HCILOutput, load_pretrained
@@ -24,14 +25,14 @@ def vgg_part(width=1.): # nn.Sequential: `[N,3,H,W]` -> `[N,256·width,H/4,W/4]`
     return torchvision.models.vgg.make_layers(layers)
 
 def vgg_weights(part, cfg)->str: # where from, for the stamp
-    "Fill it with ImageNet's weights, if they are at hand"
+    "Fill it with weights of pictures, which then stay as they are"
     if cfg.pretrained is None: return 'random initialisation'
-    if cfg.pretrained == 'twins': return 'random initialisation (no VGG-19 of drawn heads ships)'
+    part.requires_grad_(False)
+    if cfg.pretrained == 'twins': return start(part, cfg, 'vgg19')
     if cfg.width != 1: raise UserError(f'weights of VGG-19 have width 1, not {cfg.width}: give width=1 or pretrained=None')
     whole = torchvision.models.vgg19(weights=None, init_weights=False)
     source = load_pretrained(whole, cfg.but(backbone='vgg19'))
     part.load_state_dict(whole.features[:19].state_dict())
-    if not source.startswith('random'): part.requires_grad_(False)
     return source
 
 # %% ../../nbs/baselines/capsule.ipynb #90219609

@@ -14,6 +14,7 @@ from torch import nn
 from ..core import UserError
 from ..model import load_pretrained, OnSnippets
 from .core import BaselineNet, register_baseline
+from .starts import picture_network, start
 
 # %% ../../nbs/baselines/i3d.ipynb #7cf785a9
 def inflate(
@@ -87,16 +88,24 @@ def inflate_from(
     net.load_state_dict({n: inflate(state[n], p.shape[2], how) if p.ndim == 5 else state[n] for n, p in own.items()})
 
 # %% ../../nbs/baselines/i3d.ipynb #f5bc120f
+def googlenet_of(cfg): # the network of pictures, filled; where from
+    "Inception-v1 with torchvision's weights, or those of a file"
+    if cfg.width != 1: raise UserError(f'weights of Inception-v1 have width 1, not {cfg.width}: give width=1 or pretrained=None')
+    two = torchvision.models.googlenet(weights=None, aux_logits=True, init_weights=False)
+    two.fc = nn.Identity()
+    return two, load_pretrained(two, cfg.but(backbone='googlenet'))
+
+def drawn_heads_of(cfg): # the same
+    "Inception-v1 that has learnt from drawn heads"
+    two = picture_network('googlenet', cfg.width).net
+    return two, start(two, cfg, 'googlenet')
+
 def picture_weights(
     cfg, # BaselineConfig
 ): # where from, for the stamp; tensors of a GoogLeNet or None
     "Inception-v1's weights of pictures, if they are at hand"
     if cfg.pretrained is None: return 'random initialisation', None
-    if cfg.pretrained == 'twins': return 'random initialisation (no Inception-v1 of drawn heads ships)', None
-    if cfg.width != 1: raise UserError(f'weights of Inception-v1 have width 1, not {cfg.width}: give width=1 or pretrained=None')
-    two = torchvision.models.googlenet(weights=None, aux_logits=True, init_weights=False)
-    two.fc = nn.Identity()
-    source = load_pretrained(two, cfg.but(backbone='googlenet'))
+    two, source = (drawn_heads_of if cfg.pretrained == 'twins' else googlenet_of)(cfg)
     return f'{source}, inflated', two.state_dict()
 
 # %% ../../nbs/baselines/i3d.ipynb #0970d787
