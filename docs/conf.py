@@ -35,6 +35,7 @@ html_theme = "furo"
 html_title = "hcil"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_favicon = "_static/favicon.svg"
 html_copy_source = html_show_sourcelink = False
 html_theme_options = dict(navigation_with_keys=True)
@@ -63,7 +64,7 @@ def sidebar(app, pagename, templatename, context, doctree):
     def toctree(**options):
         tocs, app.env.tocs = app.env.tocs, TITLES if options.get("titles_only") else app.env.tocs
         try:
-            return every(**options)
+            return every(**options).replace('role="heading">', 'role="heading" aria-level="2">')  # Sphinx's captions have none
         finally:
             app.env.tocs = tocs
 

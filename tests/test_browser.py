@@ -19,6 +19,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 playwright = pytest.importorskip("playwright.sync_api")
+Axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium: apt-get install chromium")
 
@@ -186,6 +187,33 @@ def test_no_complaint(page):
     "No error in the console, and nobody outside was asked"
     assert not page.said, page.said
     assert not [u for u in page.asked if not u.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:"))]
+
+
+RULES = dict(runOnly=["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"])
+
+
+def complaints(page, within=None):
+    "What axe-core finds against WCAG 2.1 A and AA: rule, element, why"
+    found = Axe().run(page, within, RULES).response["violations"]
+    return [(v["id"], n["html"][:200], n["failureSummary"]) for v in found for n in v["nodes"]]
+
+
+@pytest.mark.parametrize("k", range(len(WIDGETS)), ids=WIDGETS)
+def test_axe(page, k):
+    "axe-core has nothing against a widget"
+    cell = shown(page, k)
+    cell.locator(".jp-OutputArea").first.evaluate("x => x.setAttribute('data-axe', '1')")
+    found = complaints(page, "[data-axe]")
+    cell.locator("[data-axe]").evaluate("x => x.removeAttribute('data-axe')")
+    assert not found, found
+
+
+def test_axe_complains(page):
+    "It would find a button without a name"
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<div id=bad><button></button></div>')")
+    found = complaints(page, "#bad")
+    page.evaluate("document.getElementById('bad').remove()")
+    assert [rule for rule, *_ in found] == ["button-name"]
 
 
 CONTROLS = {"slider", "button", "radio", "checkbox", "spinbutton", "textbox", "combobox", "switch"}

@@ -9,7 +9,7 @@ import pytest
 
 import website as site
 from hcil.stamps import read_stamp
-from test_browser import CHROMIUM, QUIET
+from test_browser import CHROMIUM, complaints, QUIET
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ READ = (
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium: apt-get install chromium")
 def test_read(built):
-    "No page is wider than its window, equations are drawn, the console is quiet"
+    "No page is wider than its window, equations are drawn, the console is quiet, axe-core complains of nothing"
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as pw:
@@ -124,4 +124,5 @@ def test_read(built):
                     page.wait_for_selector(".math mjx-container svg", timeout=30_000)
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{p} is wider than {width} pixels"
                 assert not said, (p, said)
+                assert not (found := complaints(page)), (p, found)
         browser.close()

@@ -136,7 +136,7 @@ def gather(src):
     front = (ROOT / "docs/index.md").read_text(encoding="utf-8")
     (src / "index.md").write_text(front.replace("<!-- table -->", front_table()), encoding="utf-8")
     (src / "_static").mkdir(exist_ok=True)
-    for name in ("site.css", "favicon.svg"):
+    for name in ("site.css", "site.js", "favicon.svg"):
         shutil.copy(ROOT / "docs" / name, src / "_static" / name)
     gallery(src)
     api(src / "api")

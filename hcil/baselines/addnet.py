@@ -9,7 +9,7 @@ __all__ = ['Frames', 'over_time', 'ADDNet3d']
 import torch
 from torch import nn
 from .core import BaselineNet, register_baseline
-from .starts import start
+from .starts import taught_weights
 from .xception import Block
 
 # %% ../../nbs/baselines/addnet.ipynb #2d566679
@@ -58,7 +58,7 @@ class ADDNet3d(BaselineNet):
         super().__init__(cfg)
         *widths, top = [max(1, round(n*cfg.width)) for n in (32,64,128,256,512,512)]
         self.net = Frames(widths)
-        self.weights = start(self.net, cfg, 'addnet')
+        self.weights = taught_weights(self.net, cfg, 'addnet')
         self.volume = nn.Sequential(over_time(widths[-1], top), nn.MaxPool3d(2, ceil_mode=True), over_time(top, top))
         self.dropout = nn.Dropout(cfg.dropout)
         self.classifier = nn.Linear(top, 2)

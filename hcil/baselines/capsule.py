@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 from .core import BaselineNet, validate_baseline_clips, register_baseline
-from .starts import start
+from .starts import taught_weights
 from ..core import UserError
 from ..losses import LossTerms
 from ..model import HCILOutput, load_pretrained
@@ -28,7 +28,7 @@ def vgg_weights(part, cfg)->str: # where from, for the stamp
     "Fill it with weights of pictures, which then stay as they are"
     if cfg.pretrained is None: return 'random initialisation'
     part.requires_grad_(False)
-    if cfg.pretrained == 'twins': return start(part, cfg, 'vgg19')
+    if cfg.pretrained == 'twins': return taught_weights(part, cfg, 'vgg19')
     if cfg.width != 1: raise UserError(f'weights of VGG-19 have width 1, not {cfg.width}: give width=1 or pretrained=None')
     whole = torchvision.models.vgg19(weights=None, init_weights=False)
     source = load_pretrained(whole, cfg.but(backbone='vgg19'))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from ..core import UserError
 from .core import BaselineNet, register_baseline
-from .starts import start
+from .starts import taught_weights
 
 # %% ../../nbs/baselines/facenetlstm.ipynb #3130775b
 class Unit(nn.Module):
@@ -96,7 +96,7 @@ class FaceNetLSTM(BaselineNet):
     def __init__(self, cfg):
         super().__init__(cfg)
         self.net = FaceNet(cfg.backbone, cfg.width)
-        self.weights = start(self.net, cfg, f'facenet_{cfg.backbone}')
+        self.weights = taught_weights(self.net, cfg, f'facenet_{cfg.backbone}')
         self.frozen = not self.weights.startswith('random')
         if self.frozen: self.net.requires_grad_(False)
         self.lstm = nn.LSTM(self.net.out_channels, max(1, round(self.hidden*cfg.width)), batch_first=True)

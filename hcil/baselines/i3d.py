@@ -14,7 +14,7 @@ from torch import nn
 from ..core import UserError
 from ..model import load_pretrained, OnSnippets
 from .core import BaselineNet, register_baseline
-from .starts import picture_network, start
+from .starts import picture_network, taught_weights
 
 # %% ../../nbs/baselines/i3d.ipynb #7cf785a9
 def inflate(
@@ -98,7 +98,7 @@ def googlenet_of(cfg): # the network of pictures, filled; where from
 def drawn_heads_of(cfg): # the same
     "Inception-v1 that has learnt from drawn heads"
     two = picture_network('googlenet', cfg.width).net
-    return two, start(two, cfg, 'googlenet')
+    return two, taught_weights(two, cfg, 'googlenet')
 
 def picture_weights(
     cfg, # BaselineConfig

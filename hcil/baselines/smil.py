@@ -9,7 +9,7 @@ __all__ = ['SMIL', 'SMILT']
 import torch
 from torch import nn
 from .core import BaselineNet, register_baseline
-from .starts import start
+from .starts import taught_weights
 from .xception import XceptionNet
 
 # %% ../../nbs/baselines/smil.ipynb #3e4af7ae
@@ -32,7 +32,7 @@ class SMIL(BaselineNet):
     def __init__(self, cfg):
         super().__init__(cfg)
         self.net = XceptionNet(cfg.width)
-        self.weights = start(self.net, cfg, 'xception')
+        self.weights = taught_weights(self.net, cfg, 'xception')
         self.dropout = nn.Dropout(cfg.dropout)
         self.bags = nn.ModuleList([nn.Linear(self.net.out_channels, 2) for _ in self.looks()])      # w and the attention
 

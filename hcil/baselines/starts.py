@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RESNETS', 'ROW_OF', 'DEPTHS', 'BACKBONES', 'validate_backbone', 'flat_layer', 'flatten_', 'is_temporal',
-           'hold_still_', 'Pictures', 'picture_network', 'Shipped', 'start']
+           'hold_still_', 'Pictures', 'picture_network', 'Shipped', 'taught_weights']
 
 # %% ../../nbs/baselines/starts.ipynb #9032b8a9
 from typing import NamedTuple
@@ -88,7 +88,7 @@ class Shipped(NamedTuple):
     width:float
     pretrained:str='twins'
 
-def start(
+def taught_weights(
     net:nn.Module, # the row's backbone, fresh; it is filled
     cfg:BaselineConfig,
     backbone:str, # its name, one of `BACKBONES`

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from ..core import UserError
 from .core import BaselineNet, fan_out, register_baseline
-from .starts import start, is_temporal
+from .starts import is_temporal, taught_weights
 
 # %% ../../nbs/baselines/stil.ipynb #49f67cbd
 def conv_bn(
@@ -152,7 +152,7 @@ class STIL(BaselineNet):
     def __init__(self, cfg):
         super().__init__(cfg)
         self.net = STILNet(cfg.backbone, cfg.width)
-        self.weights = start(self.net, cfg, f'stil_{cfg.backbone}', fresh=is_temporal)
+        self.weights = taught_weights(self.net, cfg, f'stil_{cfg.backbone}', fresh=is_temporal)
         self.classifier = nn.Linear(self.net.out_channels, 2)
 
     def snippets(self, x): # normalised `[B,U,T,3,H,W]` -> `[B,U,2]`

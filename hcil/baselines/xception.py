@@ -8,7 +8,7 @@ __all__ = ['Block', 'XceptionNet', 'Xception']
 # %% ../../nbs/baselines/xception.ipynb #7b7e24e3
 from torch import nn
 from .core import BaselineNet, register_baseline
-from .starts import start
+from .starts import taught_weights
 
 # %% ../../nbs/baselines/xception.ipynb #f3419780
 class Separable(nn.Module):
@@ -68,7 +68,7 @@ class Xception(BaselineNet):
     def __init__(self, cfg):
         super().__init__(cfg)
         self.net = XceptionNet(cfg.width)
-        self.weights = start(self.net, cfg, 'xception')
+        self.weights = taught_weights(self.net, cfg, 'xception')
         self.classifier = nn.Linear(self.net.out_channels, 2)
 
     def snippets(self, x): # normalised `[B,U,T,3,H,W]` -> `[B,U,2]`
