@@ -223,12 +223,12 @@ def notebook_of(stem):
 
 PICTURES = {  # what each picture of figures/ shows, for who cannot see it: the beginning of its name -> words
     "claims": "Left, how far each printed accuracy lies from a count of 280 videos; right, differences between rows in videos, grey where one run cannot show them",
-    "difficulty": "For each manipulation, the accuracy of a single frame, of frame differences and of the rows of Table 4, one dot with an interval each",
+    "difficulty": "For each manipulation a bar with its interval: accuracy of networks that see single frames, differences, snippet means or shuffled snippets, and of HCIL",
     "fig2": "The network from a video to a score: snippets, RAIM and ISF in each block, two projection heads, with the shapes between them",
     "fig3": "Four frames of a face, below them how strongly PWM answers at each pixel with blank and with copied frames outside, and a bar chart of both",
     "fig4_numbers": "Share of the activation map inside the forged region, for both readings of the loss, beside the area of the region and a blob in the middle",
     "fig4": "Fake frames of drawn people, the outline of what was forged, and where two networks look, one row each",
-    "kinds_mini_part_strength": "Share of fakes found against the strength of their jumps, one line for each row of Table 4",
+    "kinds_mini_strength": "Share of fakes found against the strength of their jumps, one line for each row of Table 4",
     "kinds": "Share of fakes found at ten per cent false alarms, for local, global and both kinds, one row for each network",
     "learning": "Accuracy of every method with its interval, and accuracy against cost with the front of the best",
     "table1": "Gain over the frame baseline of HCIL with either loss, ours on drawn people beside the paper's on FaceForensics++",
@@ -304,7 +304,7 @@ def front_table():
     "Table 4 on Deepfakes: the paper's gain, ours, and what that says, under names"
     from hcil.stamps import read_table
 
-    t = read_table(ROOT / "figures/table4_mini_part_cells.csv")
+    t = read_table(ROOT / "figures/table4_mini_cells.csv")
     t = t[t.column == t.column.iloc[0]]
     base = t.paper.iloc[0]
     gain = lambda r: "" if r.gain != r.gain else f"{100 * r.gain:+.1f} [{100 * r.gain_low:+.0f}, {100 * r.gain_high:+.0f}]"
