@@ -12,11 +12,11 @@ import torch
 from .core import command, device_name, pick_device, UserError
 from .stamps import save_table, stamp
 from .bench import bench, DTYPES
-from .bench_data import data_bench, detect_bench, stepping, widgets_bench
+from .bench_data import data_bench, detect_bench, recipe_bench, stepping, widgets_bench
 from .bench_baselines import methods_bench
 
 # %% ../nbs/98_bench_command.ipynb #e42d60f3
-WHAT = ('model', 'methods', 'step', 'data', 'detect', 'widgets')
+WHAT = ('model', 'methods', 'step', 'recipe', 'data', 'detect', 'widgets')
 BACKBONES = ('resnet18', 'resnet34', 'resnet50')
 
 # %% ../nbs/98_bench_command.ipynb #2808abd9
@@ -38,12 +38,13 @@ def model_bench(options, device): # table, what was measured
     return table, f'random frames, {B} × {U} × {T} at {size} px, {dtype}'
 
 # %% ../nbs/98_bench_command.ipynb #f940d307
-def other_bench(what, size, videos, repeats, backbone, device): # table, what was measured, options, device
+def other_bench(what, size, videos, repeats, backbone, device, compiled=False): # table, what was measured, options, device
     "Every other `--what`"
     options = dict(what=what, size=size, repeats=repeats, backbone=backbone)
     frames, batch = f'random frames, {videos} × 4 × 4 at {size} px', options | dict(videos=videos)
     if what == 'methods': return methods_bench(size, videos, backbone, repeats, device=device, progress=True), frames, batch, device
     if what == 'step': return stepping(size, repeats, backbone, videos, device, 'step'), frames, batch, device
+    if what == 'recipe': return recipe_bench(repeats, compiled=compiled, progress=True), 'random frames, 12 × 4 × 4 at 64 px, the network of mini', options, 'cpu'
     if what == 'widgets': return widgets_bench(repeats), 'a drawn person of 48 frames', options, 'cpu'
     work = dict(data=data_bench, detect=detect_bench)[what]
     return work(size, repeats, backbone, progress=True), f'a drawn video of 1280 × 720, crops of {size} px', options, 'cpu'
@@ -51,7 +52,7 @@ def other_bench(what, size, videos, repeats, backbone, device): # table, what wa
 # %% ../nbs/98_bench_command.ipynb #6f4acabb
 @command('hcil_bench --what model --size 112 --out figures/bench_cpu', stopped='nothing was written')
 def hcil_bench(
-    what:Literal['model', 'methods', 'step', 'data', 'detect', 'widgets']='model', # model: the networks; methods: all baselines; step: a whole training step; data: reading clips, making twins; detect: scoring a file; widgets: a move of a slider
+    what:Literal['model', 'methods', 'step', 'recipe', 'data', 'detect', 'widgets']='model', # model: the networks; methods: all baselines; step: a whole training step; recipe: ways to make a step of `mini`; data: reading clips, making twins; detect: scoring a file; widgets: a move of a slider
     size:int=112, # height and width of the frames, pixels
     videos:int=1, # videos in a batch
     U:int=4, # snippets per video
@@ -72,7 +73,7 @@ def hcil_bench(
         options = dict(size=size, videos=videos, U=U, T=T, backbone=backbone, repeats=repeats, dtype=dtype,
                        compile=compile, channels_last=channels_last)
         table, about = model_bench(options, device)
-    else: table, about, options, device = other_bench(what, size, videos, repeats, backbone, device)
+    else: table, about, options, device = other_bench(what, size, videos, repeats, backbone, device, compile)
     print(table.to_string(index=False, float_format='{:.3g}'.format, na_rep='' if what == 'model' else 'NaN'))
     st = stamp('none', about, 0, options, device, started)
     for f in save_table(table, out, st) if out else []: print(f'wrote {f}')
