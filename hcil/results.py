@@ -81,6 +81,7 @@ def verdict(
     paper:float, # the printed number, or nan
     ours:tuple, # value, low, high
     gain:tuple=None, # over the baseline: value, low, high; None for the baseline itself
+    theirs:float=np.nan, # the paper's gain over its baseline, or nan
 )->str:
     "What a cell tells about the paper, in words"
     if profile == 'smoke': return 'runs; nothing may be concluded'
@@ -89,8 +90,9 @@ def verdict(
         if ours[1] <= paper <= ours[2]: return 'as in the paper'
         return f"{'above' if ours[0] > paper else 'below'} the paper"
     if gain is None: return 'the baseline'
-    if gain[1] > 0: return 'gains over the baseline, as in the paper'
-    return 'loses against the baseline, unlike the paper' if gain[2] < 0 else 'no difference to the baseline resolved'
+    if gain[1] <= 0 <= gain[2]: return 'no difference to the baseline resolved'
+    found = 'gains over the baseline' if gain[1] > 0 else 'loses against the baseline'
+    return found + ('' if theirs != theirs else ', as in the paper' if theirs*gain[0] > 0 else ', unlike the paper')
 
 # %% ../nbs/88_results.ipynb #776cb01a
 AGAIN = 'make the run again with --refresh'
@@ -108,12 +110,12 @@ def began_with(run): # text, '' if nobody knows
     except (SafetensorError, ValueError) as e: raise UserError(f'{file}: its header cannot be read ({e}): {AGAIN}') from None
 
 # %% ../nbs/88_results.ipynb #0d27b177
-def a_cell(row, column, runs, profile, printed, ours, gain): # dict
+def a_cell(row, column, runs, profile, printed, ours, gain, theirs): # dict
     "One line"
     return (dict(row=row, column=column, begins=began_with(runs[0]), paper=printed[0], paper_count=printed[1]) | dict(zip(('ours','low','high'), ours))
             | dict(zip(('gain','gain_low','gain_high'), gain or (np.nan,)*3))
             | dict(n=len(right_answers(runs[0])), seeds=len(runs), stale=sum(r.status == 'stale' for r in runs),
-                   verdict=verdict(profile, printed[0], ours, gain)))
+                   verdict=verdict(profile, printed[0], ours, gain, theirs)))
 
 # %% ../nbs/88_results.ipynb #2cb0482a
 def cells(
@@ -127,7 +129,8 @@ def cells(
     "The table; `stale` counts runs that were made with other code"
     base, (value_of, gain_over) = base or made, METRICS[metric]
     return pd.DataFrame([a_cell(row, column, runs, profile, printed(row, column), value_of(runs),
-                                None if row == baseline else gain_over(runs, base[baseline, column]))
+                                None if row == baseline else gain_over(runs, base[baseline, column]),
+                                printed(row, column)[0] - printed(baseline, column)[0])
                          for (row, column), runs in made.items()])
 
 # %% ../nbs/88_results.ipynb #473523c5
