@@ -224,6 +224,7 @@ def notebook_of(stem):
 PICTURES = {  # what each picture of figures/ shows, for who cannot see it: the beginning of its name -> words
     "claims": "Left, how far each printed accuracy lies from a count of 280 videos; right, differences between rows in videos, grey where one run cannot show them",
     "difficulty": "For each manipulation a bar with its interval: accuracy of networks that see single frames, differences, snippet means or shuffled snippets, and of HCIL",
+    "detect": "Frames of eight snippets of a forged drawn face, a bar for the score of each, where they lie in the film, and a map of where the model looked",
     "fig2": "The network from a video to a score: snippets, RAIM and ISF in each block, two projection heads, with the shapes between them",
     "fig3": "Four frames of a face, below them how strongly PWM answers at each pixel with blank and with copied frames outside, and a bar chart of both",
     "fig4_numbers": "Share of the activation map inside the forged region, for both readings of the loss, beside the area of the region and a blob in the middle",
