@@ -151,7 +151,8 @@ def mathjax(folder):
 
 # ---------------------------------------------------------------- figures with their commands
 
-PART = dict(fig4="--set columns=DF")  # what was made from runs; other parts are laid out from records
+PART = dict(fig4="--set columns=DF")  # the part that was made
+FROM_RECORDS = ("table1", "table2", "table3", "table4", "table5", "table6", "kinds", "twins", "readings")  # laid out from them, in mini
 MADE_BY = dict(batch="data")  # artefacts that are not called like their notebook
 
 
@@ -165,7 +166,7 @@ def command(stem, st):
     if first == "bench":
         return f"hcil_bench --what {(stem.split('_')[1:-1] or ['model'])[0]} --out figures/{stem}"
     nb = MADE_BY.get(first, first)
-    if "_part" in stem and first not in PART:
+    if profile == "mini" and first in FROM_RECORDS:
         return f"hcil_reproduce {nb} --profile {profile} --from-records"
     fewer = (
         '"seeds = 0\\n"' in (ROOT / f"nbs/paper/{nb}.ipynb").read_text(encoding="utf-8") and len(st["seeds"]) != profile_of(profile).seeds
