@@ -15,7 +15,9 @@ from fastcore.basics import patch
 from matplotlib.figure import Figure
 from PIL import Image
 from .core import UserError
-try: import anywidget, ipywidgets as W
+try:
+    import anywidget, ipywidgets as W
+    from traitlets import Unicode
 except ImportError: raise ImportError("the widgets need ipywidgets and anywidget, which a plain install leaves out: pip install 'hcil[widgets]'") from None
 
 # %% ../nbs/91_explorer.ipynb #22ae4699
@@ -61,11 +63,13 @@ def strip(
 
 # %% ../nbs/91_explorer.ipynb #eeed7bbb
 class Names(anywidget.AnyWidget):
-    "Names for the controls beside it, for screen readers"
+    "Names for the controls and the picture beside it, for screen readers"
+    title = Unicode().tag(sync=True)
     _esm = """
-    function render({ el }) {
+    const PLAYER = { play: 'Play', pause: 'Pause', stop: 'Stop', retweet: 'Repeat' };       // icon -> what the button does
+    function render({ model, el }) {
       const box = () => el.closest('.widget-vbox');
-      const name = () => box()?.querySelectorAll('.widget-slider, .widget-toggle-buttons').forEach(control => {
+      const controls = () => box()?.querySelectorAll('.widget-slider, .widget-toggle-buttons').forEach(control => {
         const text = control.querySelector('.widget-label')?.textContent ?? '';
         const places = control.matches('.widget-slider') ? control.querySelectorAll('.noUi-handle, .widget-readout') : [control];
         places.forEach(place => place.setAttribute('aria-label', text));
@@ -73,6 +77,12 @@ class Names(anywidget.AnyWidget):
         control.setAttribute('role', 'group');
         control.querySelectorAll('button').forEach(b => b.setAttribute('aria-pressed', b.classList.contains('mod-active')));
       });
+      const others = () => {
+        box()?.querySelectorAll('img.widget-image').forEach(img => img.alt = `${model.get('title')}; in words below`);
+        box()?.querySelectorAll('.widget-play button').forEach(b =>
+          b.setAttribute('aria-label', PLAYER[b.querySelector('i')?.className.match(/fa-([a-z]+)/)?.[1]] ?? 'Player'));
+      };
+      const name = () => { controls(); others(); };
       const wait = () => {                                          // until the box is in the page
         if (!box()) return setTimeout(wait, 100);
         name();
@@ -100,7 +110,7 @@ class Explorer:
         self.picture = W.Image(format='png', layout=W.Layout(max_width='100%', object_fit='contain'))
         self.words, self.ms = W.HTML(), []
         row = W.HBox([*controls.values(), *extra], layout=W.Layout(flex_flow='row wrap'))
-        self.box = W.VBox([row, self.picture, self.words, Names()])
+        self.box = W.VBox([row, self.picture, self.words, Names(title=title)])
         for c in controls.values(): c.observe(self.update, names='value')
         self.update()
 
