@@ -19,7 +19,7 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 # Files whose tests share something that takes long to make: one process runs them all, and makes it once
-TOGETHER = ("test_records", "test_own_data", "test_reproduce", "test_browser", "test_site")
+TOGETHER = ("test_records", "test_own_data", "test_reproduce", "test_browser", "test_site", "test_run_all")
 
 KERNEL = dict(kernelspec=dict(name="python3", display_name="python3", language="python"))
 
