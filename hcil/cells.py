@@ -119,7 +119,7 @@ def more_betas(methods): # list of Cells
 # %% ../nbs/85_cells.ipynb #f0ab7e29
 def table6(profile): # list of Cells
     "Without the local contrast, plain NCE, the weighted NCE; and more"
-    wide = METHODS.values() if profile != 'smoke' else ['NeuralTextures']
+    wide = METHODS.values() if profile == 'full' else ['NeuralTextures']
     return on_ff(BETAS) + more_betas(wide) + on_others(BETAS)
 
 # %% ../nbs/85_cells.ipynb #ca2422e0
