@@ -92,6 +92,7 @@ def stores_of(
     size:Size=None, # of the twin, instead of the profile's: for tests
     progress:bool=False,
     refresh:bool=False, # make crops again that were made by other code
+    compression:tuple=(), # only these of FaceForensics++, what is prepared already stays; empty: all
 )->Path: # folder of the crops
     "Make a twin if need be, and prepare what is not prepared"
     Path(home).mkdir(parents=True, exist_ok=True)
@@ -99,7 +100,7 @@ def stores_of(
         if data: root, stores = own_root(name, data), own_crops(name, profile, home, data)
         else: root, stores = twin_of(name, profile, home, size, progress), Path(home)/'crops'/profile/name
         done = prepare(name, root, stores, cores(), device, size=profile_of(profile).crop, every=profile_of(profile).every, progress=progress,
-                       refresh=refresh)
+                       refresh=refresh, readings=dict(compression=tuple(compression)) if compression else None)
     if (done.problem != '').all():
         raise UserError(f'{stores}: none of the {len(done)} videos could be prepared: {done.problem.iloc[0]}')
     return stores

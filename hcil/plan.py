@@ -8,7 +8,7 @@ __all__ = ['Setting', 'paper_setting', 'Unit', 'plan_units', 'attempt', 'carry_o
            'describe_outlook']
 
 # %% ../nbs/87_plan.ipynb #31d5d1f4
-import atexit, dataclasses, os, shutil, sys, tempfile, time, traceback
+import atexit, os, shutil, sys, tempfile, time, traceback
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from itertools import product
@@ -29,7 +29,7 @@ from .predictions import write_predictions
 from .metrics import metrics
 from .evaluate import evaluate
 from .experiments import CODE, configs, data_mark, make_spec, work
-from .cells import asked_of, Cell, data_sets, table_cells, TABLES
+from .cells import asked_of, Cell, compressions_of, data_sets, distinct, table_cells, TABLES, videos_of
 from .crops import lacks, lacks_videos, own_crops, quick_crops, stores_of
 from .results import told_seeds
 
@@ -68,11 +68,19 @@ def threads(self:Setting)->int:
 
 # %% ../nbs/87_plan.ipynb #ac135832
 @patch
-def crops_of(self:Setting, name:str)->Path:
+def crops_of(self:Setting, name:str, compression=())->Path: # compression: only these, if the data set has several
     "The folder of a data set's crops, which are made if need be; of records, a folder with the list of its videos alone"
     if self.records: return self.recorded().crops(name)
     if self.crops: return self.crops(name)
-    return stores_of(name, self.profile, self.home, self.data or None, self.device, progress=self.progress, refresh=self.refresh)
+    made = self.made.setdefault('crops', {})
+    made[name] = stores_of(name, self.profile, self.home, self.data or None, self.device, progress=self.progress, refresh=self.refresh,
+                           compression=compression)
+    return made[name]
+
+@patch
+def all_crops_of(self:Setting, cells)->dict: # data set -> folder
+    "The crops that some cells read, made if need be"
+    return {name: self.crops_of(name, compressions_of(cells, name)) for name in data_sets(cells)}
 
 @patch
 def run_store(self:Setting)->RunStore:
@@ -88,7 +96,7 @@ def recorded(self:Setting)->Records:
 @patch
 def mark_of(self:Setting, name:str)->str: # e.g. 'ff++ (twin 0123456789abcdef)'
     "Which videos of a data set are used; of records, those of all lists that were"
-    used = [lists[name] for lists in self.made.get('lists', ()) if name in lists] or [self.crops_of(name)]
+    used = [lists[name] for lists in self.made.get('lists', ()) if name in lists] or [self.made.get('crops', {}).get(name) or self.crops_of(name)]
     return ' and '.join(dict.fromkeys(data_mark(folder)['source'] for folder in used))
 
 
@@ -328,7 +336,7 @@ def runs_of(
 )->dict: # (row, column) -> list of runs, one per seed
     "The runs that answer cells, made if need be; of records, those that are there"
     if setting.records: return recorded_runs(cells, setting, table)
-    crops = {name: setting.crops_of(name) for name in data_sets(cells)}
+    crops = setting.all_crops_of(cells)
     failed = carry_out(plan_units({table: cells}, setting, crops), setting, crops)
     if len(failed): raise UserError(f'{table}: {len(failed)} runs failed, the first with {failed.error[0]}')
     store = setting.run_store()
@@ -380,36 +388,30 @@ def setting_of(params, jobs=1, records=None): # Setting
 def ready(wanted, setting): # data set -> folder of its crops
     "Make the crops that some tables need"
     if setting.data and (sentence := lacks(wanted, setting.data) or lacks_videos(wanted, setting.data)): raise UserError(sentence)
-    return {name: setting.crops_of(name) for name in data_sets(c for cells in wanted.values() for c in cells)}
+    return setting.all_crops_of([c for cells in wanted.values() for c in cells])
 
 # %% ../nbs/87_plan.ipynb #90d11e02
-def crops_there(name, setting): # Path, or None
-    "The crops of a data set, if there are any"
+def crops_there(name, setting, compression=''): # Path, or None
+    "The crops of a data set, if there are any; of a compression, if that is asked for"
     path = (setting.crops and setting.crops(name) or setting.data and own_crops(name, setting.profile, setting.home, setting.data)
             or setting.home/'crops'/setting.profile/name)
-    return path if (path/'manifest.csv').exists() else None
-
-# %% ../nbs/87_plan.ipynb #0cf6b530
-def distinct(cells): # how many
-    "Trainings and tests that answer some cells"
-    no_test = dict(row='', column='', test='', test_method='', test_compression='', scoring=())
-    tests = {dataclasses.replace(c, row='', column='') for c in cells if c.test}
-    return len({dataclasses.replace(c, **no_test) for c in cells}) + len(tests)
+    if not (path/'manifest.csv').exists(): return None
+    return path if not compression or compression in set(read_prepared(path).compression) else None
 
 # %% ../nbs/87_plan.ipynb #49a857a3
 def known_units(wanted, setting): # Units, data set -> folder of its crops, the other Cells
     "What can be planned with the crops that are there; nothing is made"
     every = list(dict.fromkeys(c for cells in wanted.values() for c in cells))
-    crops = {name: path for name in data_sets(every) if (path := crops_there(name, setting))}
-    known = lambda c: c.data in crops and (not c.test or c.test in crops)
+    there = {video: path for video in videos_of(every) if (path := crops_there(video[0], setting, video[1]))}
+    crops, known = {name: path for (name, _), path in there.items()}, lambda c: all(video in there for video in videos_of([c]))
     units = plan_units({table: [*filter(known, cells)] for table, cells in wanted.items()}, setting, crops)
     return units, crops, [c for c in every if not known(c)]
 
 # %% ../nbs/87_plan.ipynb #f42e5fbd
 def describe_outlook(wanted, setting): # yields sentences
     "The plan in words, as far as it is known; nothing is made"
-    units, crops, rest = known_units(wanted, setting)
+    units, _, rest = known_units(wanted, setting)
     if units: yield from describe_plan(units, setting)
     if rest:
-        names = [name for name in data_sets(rest) if name not in crops]
+        names = [' '.join(filter(None, video)) for video in videos_of(rest) if not crops_there(video[0], setting, video[1])]
         yield f"up to {distinct(rest)*len(setting.seeds)} runs on {', '.join(names)}, whose crops are not made yet"
