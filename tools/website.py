@@ -151,7 +151,7 @@ def mathjax(folder):
 
 # ---------------------------------------------------------------- figures with their commands
 
-PART = dict(fig4="--set columns=DF")  # the part that was made
+PART = dict(fig4="--set columns=DF", fig5="--set columns=DF")  # the part that was made
 FROM_RECORDS = ("table1", "table2", "table3", "table4", "table5", "table6", "kinds", "twins", "readings")  # laid out from them, in mini
 MADE_BY = dict(batch="data")  # artefacts that are not called like their notebook
 
@@ -230,6 +230,8 @@ PICTURES = {  # what each picture of figures/ shows, for who cannot see it: the 
     "fig3": "Four frames of a face, below them how strongly PWM answers at each pixel with blank and with copied frames outside, and a bar chart of both",
     "fig4_numbers": "Share of the activation map inside the forged region, for both readings of the loss, beside the area of the region and a blob in the middle",
     "fig4": "Fake frames of drawn people, the outline of what was forged, and where two networks look, one row each",
+    "fig5_numbers": "How much more of the activation map lies inside the forged region with RAIM than without, and with either contrast than without",
+    "fig5": "Fake frames of drawn people, the outline of what was forged, and where four networks look: without RAIM, with it, and with either contrast",
     "kinds_mini_strength": "Share of fakes found against the strength of their jumps, one line for each row of Table 4",
     "kinds": "Share of fakes found at ten per cent false alarms, for local, global and both kinds, one row for each network",
     "learning": "Accuracy of every method with its interval, and accuracy against cost with the front of the best",
