@@ -237,6 +237,8 @@ PICTURES = {  # what each picture of figures/ shows, for who cannot see it: the 
     "learning": "Accuracy of every method with its interval, and accuracy against cost with the front of the best",
     "table1": "Gain over the frame baseline of HCIL with either loss, ours on drawn people beside the paper's on FaceForensics++",
     "table2": "Gain over the frame baseline of HCIL with either loss on another data set, ours on drawn people",
+    "table5": "Gain in AUC over the frame baseline of each row on three data sets, ours on drawn people beside the paper's",
+    "table3": "Gain in AUC over the frame baseline of each compared method and of HCIL on three data sets, ours on drawn people beside the paper's",
     "table6": "Gain over the network without the local contrast of plain NCE and of the weighted one, ours on drawn people beside the paper's",
     "table4": "Gain over the frame baseline of each row of Table 4, ours on drawn people beside the paper's on FaceForensics++",
     "twins": "For each claim of the paper the gain that was measured, with its interval: confirmed, not resolved or the opposite",
