@@ -8,7 +8,7 @@ __all__ = ['Setting', 'paper_setting', 'Unit', 'plan_units', 'attempt', 'carry_o
            'describe_outlook']
 
 # %% ../nbs/87_plan.ipynb #31d5d1f4
-import atexit, os, shutil, sys, tempfile, time, traceback
+import atexit, dataclasses, os, shutil, sys, tempfile, time, traceback
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from itertools import product
@@ -29,8 +29,8 @@ from .predictions import write_predictions
 from .metrics import metrics
 from .evaluate import evaluate
 from .experiments import CODE, configs, data_mark, make_spec, work
-from .cells import asked_of, Cell, compressions_of, data_sets, distinct, table_cells, TABLES, videos_of
-from .crops import lacks, lacks_videos, own_crops, quick_crops, stores_of
+from .cells import asked_of, Cell, data_sets, table_cells, TABLES
+from .crops import compressions_of, lacks, lacks_videos, own_crops, quick_crops, stores_of, videos_of
 from .results import told_seeds
 
 # %% ../nbs/87_plan.ipynb #b9e7fbdb
@@ -72,10 +72,9 @@ def crops_of(self:Setting, name:str, compression=())->Path: # compression: only 
     "The folder of a data set's crops, which are made if need be; of records, a folder with the list of its videos alone"
     if self.records: return self.recorded().crops(name)
     if self.crops: return self.crops(name)
-    made = self.made.setdefault('crops', {})
-    made[name] = stores_of(name, self.profile, self.home, self.data or None, self.device, progress=self.progress, refresh=self.refresh,
-                           compression=compression)
-    return made[name]
+    how = dict(progress=self.progress, refresh=self.refresh, compression=compression)
+    self.made.setdefault('crops', {})[name] = folder = stores_of(name, self.profile, self.home, self.data or None, self.device, **how)
+    return folder
 
 @patch
 def all_crops_of(self:Setting, cells)->dict: # data set -> folder
@@ -98,7 +97,6 @@ def mark_of(self:Setting, name:str)->str: # e.g. 'ff++ (twin 0123456789abcdef)'
     "Which videos of a data set are used; of records, those of all lists that were"
     used = [lists[name] for lists in self.made.get('lists', ()) if name in lists] or [self.made.get('crops', {}).get(name) or self.crops_of(name)]
     return ' and '.join(dict.fromkeys(data_mark(folder)['source'] for folder in used))
-
 
 # %% ../nbs/87_plan.ipynb #a3c55d9e
 TINY = dict(epochs=1, batch=4)                                               # a training under `make test`
@@ -267,13 +265,11 @@ def seeds_recorded(cell, setting, crops, lists): # how many seeds of a cell are 
     there = [setting.recorded().has(units_of(cell, seed, setting, crops)[-1].key) for seed in setting.seeds]
     return [*there, False].index(False)
 
-
 # %% ../nbs/87_plan.ipynb #d1a025a4
 def seeds_of_column(there, setting): # number of seeds
     "With how many most cells of a column are whole; `there` says how many each cell has"
     n = len(setting.seeds)
     return max(range(1, n+1), key=lambda k: (sum(s >= k for s in there), k)) if setting.as_recorded else n
-
 
 # %% ../nbs/87_plan.ipynb #c0051eec
 def lists_of(names, setting): # [data set -> folder with a list of its videos]
@@ -291,7 +287,6 @@ def recorded_column(cells, setting): # number of seeds, data set -> folder, cell
         tried.append((sum(s >= n for s in there.values()), n, crops, there))
     return max(tried, key=lambda found: found[:2])[1:]
 
-
 # %% ../nbs/87_plan.ipynb #2839e2cd
 def recorded_cells(cells, setting): # Cells, column -> number of seeds, column -> folders of the lists
     "The cells that records answer; without the first row of a column, over which gains are counted, none of that column"
@@ -302,7 +297,6 @@ def recorded_cells(cells, setting): # Cells, column -> number of seeds, column -
         if cells[0].row in [c.row for c in whole]: seeds[column], lists[column] = n, crops; kept += whole
     return [c for c in cells if c in kept], seeds, lists
 
-
 # %% ../nbs/87_plan.ipynb #81f9eb7f
 def describe_recorded(table, cells, kept, seeds, lists=None): # sentence
     "How much of a table was recorded, and what was not"
@@ -311,7 +305,6 @@ def describe_recorded(table, cells, kept, seeds, lists=None): # sentence
         if c not in kept: lost.setdefault(c.column, []).append(c.row)
     told = '; '.join(f'{column}: all rows' if len(rows) == len([c for c in cells if c.column == column]) else f"{column}: {', '.join(rows)}" for column, rows in lost.items())
     return f"{table}: {len(kept)} of {len(cells)} cells are recorded" + f', with {told_seeds(seeds)}'*bool(seeds) + f'; not recorded are {told}'*bool(told)
-
 
 # %% ../nbs/87_plan.ipynb #7d594d28
 def recorded_runs(cells, setting, table): # as of `runs_of`
@@ -397,6 +390,13 @@ def crops_there(name, setting, compression=''): # Path, or None
             or setting.home/'crops'/setting.profile/name)
     if not (path/'manifest.csv').exists(): return None
     return path if not compression or compression in set(read_prepared(path).compression) else None
+
+# %% ../nbs/87_plan.ipynb #d96a67a3
+def distinct(cells): # how many
+    "Trainings and tests that answer some cells"
+    no_test = dict(row='', column='', test='', test_method='', test_compression='', scoring=())
+    tests = {dataclasses.replace(c, row='', column='') for c in cells if c.test}
+    return len({dataclasses.replace(c, **no_test) for c in cells}) + len(tests)
 
 # %% ../nbs/87_plan.ipynb #49a857a3
 def known_units(wanted, setting): # Units, data set -> folder of its crops, the other Cells
