@@ -14,10 +14,9 @@ from nbclient.exceptions import CellExecutionError
 import house
 from conftest import code
 
-pytestmark = [
-    pytest.mark.skipif("slow" not in os.environ.get("HCIL_FLAGS", "").split(), reason="runs everything: FLAGS=slow"),
-    pytest.mark.timeout(7200),
-]
+if "slow" not in os.environ.get("HCIL_FLAGS", "").split():
+    pytest.skip("runs everything: FLAGS=slow", allow_module_level=True)
+pytestmark = pytest.mark.timeout(7200)
 EVERY = [house.name(house.ROOT, p) for p in house.notebooks(house.ROOT)]
 
 
