@@ -13,39 +13,39 @@ from nbclient.exceptions import CellExecutionError
 
 import house
 from conftest import code
+from test_notebooks import EVERY, environment
 
 if "slow" not in os.environ.get("HCIL_FLAGS", "").split():
     pytest.skip("runs everything: FLAGS=slow", allow_module_level=True)
 pytestmark = pytest.mark.timeout(7200)
-EVERY = [house.name(house.ROOT, p) for p in house.notebooks(house.ROOT)]
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
+def env(tmp_path_factory):
     "Of a kernel: this checkout, and folders for what is made"
     folder = tmp_path_factory.mktemp("run_all")
     made = dict(HCIL_HOME=folder / "data", HCIL_RUNS=folder / "runs", HCIL_OUT=folder / "out")
-    return {k: v for k, v in os.environ.items() if k != "IN_TEST"} | {k: str(v) for k, v in made.items()} | dict(PYTHONPATH=str(house.ROOT))
+    return environment() | {k: str(v) for k, v in made.items()} | dict(PYTHONPATH=str(house.ROOT))
 
 
-def run_all(path, environment, cells=None):
+def run_all(path, env, cells=None):
     "Run the notebook in memory; the file stays as it is"
     nb = nbformat.read(path, as_version=4)
     nb.cells = cells or nb.cells
-    NotebookClient(nb, timeout=7200, resources=dict(metadata=dict(path=path.parent))).execute(env=environment)
+    NotebookClient(nb, timeout=7200, resources=dict(metadata=dict(path=path.parent))).execute(env=env)
     return nb
 
 
 @pytest.mark.parametrize("nb", EVERY)
-def test_run_all(nb, environment):
-    run_all(house.ROOT / nb, environment)
+def test_run_all(nb, env):
+    run_all(house.ROOT / nb, env)
 
 
-def test_can_fail(project, environment):
+def test_can_fail(project, env):
     "A cell's flag saves it from nothing, and the kernel has the `hcil` of this checkout"
     project.write("nbs/13_isf.ipynb", code("#| slow\nimport hcil; print(hcil.__file__)"), code('#| gpu\nraise ValueError("it ran")'))
     path = project / "nbs/13_isf.ipynb"
     with pytest.raises(CellExecutionError, match="it ran"):
-        run_all(path, environment)
-    nb = run_all(path, environment, nbformat.read(path, as_version=4).cells[:1])
+        run_all(path, env)
+    nb = run_all(path, env, nbformat.read(path, as_version=4).cells[:1])
     assert str(house.ROOT) in nb.cells[0].outputs[0].text
