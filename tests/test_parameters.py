@@ -5,14 +5,16 @@ Cells with the tag `check` do not count when an artefact is asked whether it is 
 
 import ast
 import json
+import os
 
 import papermill
 import pytest
 
 import house
-from hcil.cells import TABLES
+from hcil.cells import TABLES, table_cells
 
 PAPERS = sorted((house.ROOT / "nbs/paper").glob("*.ipynb"))
+SLOW = "slow" in os.environ.get("HCIL_FLAGS", "").split()
 
 
 def tagged(nb, tag):
@@ -56,3 +58,20 @@ def test_refuses(given, says, tmp_path, monkeypatch):
         )
     assert str(e.value).strip().splitlines()[-1].startswith(says) and "Traceback" not in str(e.value)
     assert [p.name for p in tmp_path.iterdir()] == ["out.ipynb"]
+
+
+def one_row_of_each():
+    "A row beside the first that somebody may ask for; of the study of readings one of each part"
+    for nb in PAPERS:
+        rows = list(dict.fromkeys(c.row for c in table_cells(nb.stem))) if nb.stem in TABLES else []
+        if "rows" in "".join(tagged(nb, "parameters")):
+            yield from [(nb, row) for row in ("A-08 the frame again", "τ 5 β 2", "draw 01") if row in rows] or [(nb, rows[-1])] * bool(rows)
+
+
+@pytest.mark.skipif(not SLOW, reason="trains: FLAGS=slow")
+@pytest.mark.parametrize("nb, row", list(one_row_of_each()), ids=lambda p: getattr(p, "stem", p))
+def test_one_row(nb, row, tmp_path, monkeypatch):
+    "No part of a notebook needs a row that was not asked for"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IN_TEST", "1")
+    papermill.execute_notebook(str(nb), "out.ipynb", dict(rows=row), kernel_name="python3", progress_bar=False, cwd=str(nb.parent))
