@@ -66,7 +66,8 @@ def one_row_of_each():
         if nb.stem in TABLES and "rows" in "".join(tagged(nb, "parameters")):
             rows = list(dict.fromkeys(c.row for c in table_cells(nb.stem)))
             parts = [row for row in ("A-08 the frame again", "τ 5 β 2", "draw 01") if row in rows]
-            yield from [(nb, row) for row in parts or rows[-1:]]
+            for row in parts or rows[-1:]:
+                yield nb, row
 
 
 @pytest.mark.skipif(not SLOW, reason="trains: FLAGS=slow")

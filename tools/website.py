@@ -235,8 +235,8 @@ PICTURES = {  # what each picture of figures/ shows, for who cannot see it: the 
     "kinds_mini_strength": "Share of fakes found against the strength of their jumps, one line for each row of Table 4",
     "kinds": "Share of fakes found at ten per cent false alarms, for local, global and both kinds, one row for each network",
     "learning": "Accuracy of every method with its interval, and accuracy against cost with the front of the best",
-    "readings_mini_part_grid": "Three maps over temperature and exponent of the local loss, with the weight's gradient and without: cosine of real and fake snippets, mean weight, AUC",
-    "readings_mini_part_curve": "AUC of networks with all questions answered at random, and below which of them were answered otherwise than by default",
+    "readings_mini_grid": "Three maps over temperature and exponent of the local loss, with the weight's gradient and without: cosine of real and fake snippets, mean weight, AUC",
+    "readings_mini_curve": "AUC of networks with all questions answered at random, and below which of them were answered otherwise than by default",
     "readings": "Difference in AUC to the default for each other answer to a question that the paper leaves open, with its interval, and the width of what another seed changes",
     "table1": "Gain over the frame baseline of HCIL with either loss, ours on drawn people beside the paper's on FaceForensics++",
     "table2": "Gain over the frame baseline of HCIL with either loss on another data set, ours on drawn people",
@@ -251,7 +251,7 @@ WIDE = 420  # pixels of a small picture
 
 def words(stem):
     "What a picture shows"
-    return next((said for start, said in PICTURES.items() if stem.startswith(start)), f"Picture {stem}")
+    return next((said for start, said in PICTURES.items() if stem.replace("_part", "").startswith(start)), f"Picture {stem}")
 
 
 def small(path, folder):
