@@ -38,13 +38,15 @@ def model_bench(options, device): # table, what was measured
     return table, f'random frames, {B} × {U} × {T} at {size} px, {dtype}'
 
 # %% ../nbs/98_bench_command.ipynb #f940d307
-def other_bench(what, size, videos, repeats, backbone, device, compiled=False): # table, what was measured, options, device
+def other_bench(what, size, videos, repeats, backbone, device, width=None, compiled=False): # table, what was measured, options, device
     "Every other `--what`"
     options = dict(what=what, size=size, repeats=repeats, backbone=backbone)
     frames, batch = f'random frames, {videos} × 4 × 4 at {size} px', options | dict(videos=videos)
     if what == 'methods': return methods_bench(size, videos, backbone, repeats, device=device, progress=True), frames, batch, device
     if what == 'step': return stepping(size, repeats, backbone, videos, device, 'step'), frames, batch, device
-    if what == 'recipe': return recipe_bench(repeats, compiled=compiled, progress=True), 'random frames, 12 × 4 × 4 at 64 px, the network of mini', options, 'cpu'
+    if what == 'recipe':
+        about = 'random frames, 12 × 4 × 4 at 64 px, the network of mini' + (f' at a width of {width:g}' if width else '')
+        return recipe_bench(repeats, width=width, compiled=compiled, progress=True), about, options | dict(width=width, compile=compiled), 'cpu'
     if what == 'widgets': return widgets_bench(repeats), 'a drawn person of 48 frames', options, 'cpu'
     work = dict(data=data_bench, detect=detect_bench)[what]
     return work(size, repeats, backbone, progress=True), f'a drawn video of 1280 × 720, crops of {size} px', options, 'cpu'
@@ -61,7 +63,8 @@ def hcil_bench(
     repeats:int=5, # rounds that count; one more to warm up
     dtype:Literal['fp32', 'bf16']='fp32',
     device:Literal['auto', 'cpu', 'cuda']='auto', # auto: cuda where there is one
-    compile:bool=False, # torch.compile every model first
+    width:float=None, # recipe: width of the ResNet-18, .25 is that of `mini`
+    compile:bool=False, # model: torch.compile every model first; recipe: compiled models too
     channels_last:bool=True, # leave the plain ResNet in the contiguous format (HCIL is always channels-last)
     out:str=None, # write OUT.csv and OUT.md, stamped
 ):
@@ -73,7 +76,7 @@ def hcil_bench(
         options = dict(size=size, videos=videos, U=U, T=T, backbone=backbone, repeats=repeats, dtype=dtype,
                        compile=compile, channels_last=channels_last)
         table, about = model_bench(options, device)
-    else: table, about, options, device = other_bench(what, size, videos, repeats, backbone, device, compile)
+    else: table, about, options, device = other_bench(what, size, videos, repeats, backbone, device, width, compile)
     print(table.to_string(index=False, float_format='{:.3g}'.format, na_rep='' if what == 'model' else 'NaN'))
     st = stamp('none', about, 0, options, device, started)
     for f in save_table(table, out, st) if out else []: print(f'wrote {f}')

@@ -199,10 +199,12 @@ def recipe_steps(network, compiled=False): # fields of `HCILConfig` -> name -> f
     make = lambda row='All': HCIL(HCILConfig.row(row, **network))
     bf16 = torch.bfloat16
     ways = {'frame baseline': step_of(make('Baseline')), 'HCIL': step_of(make()), 'frame baseline, bf16': step_of(make('Baseline'), bf16),
-            'HCIL, bf16': step_of(make(), bf16), 'HCIL, Adam not fused': step_of(make(), fused=False), 'HCIL, one thread': on_threads(1, step_of(make()))}
+            'HCIL, bf16': step_of(make(), bf16), 'HCIL, Adam not fused': step_of(make(), fused=False)}
+    rows = {'frame baseline': 'Baseline', 'HCIL': 'All'}
+    ways |= {f'{name}, one thread': on_threads(1, step_of(make(row))) for name, row in rows.items()}
     if compiled:
         as_whole_graph()
-        ways |= {f'{name}, compiled': step_of(torch.compile(make(row))) for name, row in {'frame baseline': 'Baseline', 'HCIL': 'All'}.items()}
+        ways |= {f'{name}, one thread, compiled': on_threads(1, step_of(torch.compile(make(row)))) for name, row in rows.items()}
     return ways
 
 # %% ../nbs/96_bench_data.ipynb #e595a86d
@@ -215,14 +217,16 @@ def recipe_reads(store, videos): # path of a crop store, number of videos -> nam
 
 # %% ../nbs/96_bench_data.ipynb #30ee1f10
 def recipe_bench(
-    repeats:int=15, videos:int=12, compiled:bool=False, progress:bool=False, profile:str='mini',
+    repeats:int=15, videos:int=12,
+    width:float=None, # of the ResNet-18, a part of its 64 to 512 channels; None: that of `mini`
+    compiled:bool=False, progress:bool=False,
 )->pd.DataFrame: # as `reading`; ratios to the frame baseline
     "`hcil_bench --what recipe`"
-    p = profile_of(profile)
-    size = p.recipe['size']
+    p = profile_of('mini')
+    size, network = p.recipe['size'], p.network if width is None else p.network | dict(width=width, pretrained=None)
     clips = lambda: torch.randint(0, 256, (videos,4,4,3,size,size), dtype=torch.uint8)
     with tempfile.TemporaryDirectory() as folder:
-        works = recipe_steps(p.network, compiled) | recipe_reads(make_files(folder, 48, size)[1], videos)
+        works = recipe_steps(network, compiled) | recipe_reads(make_files(folder, 48, size)[1], videos)
         table = summary(take_turns(works, clips, repeats, progress='steps' if progress else None))
     return table.assign(frames_per_s=16*videos/table.seconds)
 

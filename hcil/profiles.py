@@ -25,8 +25,8 @@ class Size(NamedTuple):
 class Study(NamedTuple):
     "How much of the study of readings a profile makes"
     questions:tuple=()                   # register numbers, e.g. 'A-08'; empty: all
-    taus:tuple=(5, .5, .2, .07)          # temperatures of the grid
-    betas:tuple=(0, 1, 2, 4)             # exponents of the grid
+    taus:tuple=(5., .5, .2, .07)         # temperatures of the grid; floats as in `HCILConfig`, so that runs are shared
+    betas:tuple=(0., 1., 2., 4.)         # exponents of the grid
     draws:int=12                         # random combinations
 
 # %% ../nbs/01_profiles.ipynb #0ab20a0d
@@ -51,13 +51,13 @@ PROFILES = dict(
         network=dict(backbone='resnet18', width=.25, pretrained='twins'),
         recipe=dict(epochs=6, size=48, lr=1e-3, decay='cosine', keep='last'), in_tables=dict(epochs=3),
         twins=Size(112, 128, 36, (4,1,3), (6,3), (4,4), (3,2)), crop=64, every=4,
-        study=Study(('A-08', 'A-19', 'A-46', 'A-54'), (5, .07), (0, 2), 2), concludes=False),
+        study=Study(('A-08', 'A-19', 'A-46', 'A-54'), (5., .07), (0., 2.), 2), concludes=False),
     mini=Profile('Profile mini: these are procedural twins. What holds here holds for forgeries of their kind; the '
                  "paper's numbers are about other videos.",
         network=dict(backbone='resnet18', width=.25, pretrained='twins'),
         recipe=dict(epochs=15, size=64, lr=4e-3, decay='cosine', keep='last'), across=dict(epochs=4), seeds=3,
         twins=Size(112, 128, 36, (120,4,110), (66,69), (66,100), (62,50)), crop=64, every=4,
-        study=Study(taus=(5, .5, .07), betas=(0, 1, 2), draws=6)),
+        study=Study(taus=(5., .5, .07), betas=(0., 1., 2.), draws=6)),
     full=Profile('Profile full: your copies of the data sets, the recipe of the paper.'))
 
 # %% ../nbs/01_profiles.ipynb #1e058102
