@@ -104,9 +104,10 @@ def on_dfdc(rows, profile): # list of Cells
     return [Cell(row, 'DFDC', *rows[row], data='dfdc-p') for row in some]
 
 # %% ../nbs/85_cells.ipynb #6e1c5706
-def narrowed(cells, profile, column): # list of Cells
-    "In smoke, the baselines in one column only"
-    return [c for c in cells if profile != 'smoke' or c.recipe not in ROWS or c.column == column]
+def narrowed(cells, profile, table): # list of Cells
+    "Compared methods in the columns that the profile names only, if it names any"
+    columns = profile_of(profile).columns.get(table)
+    return [c for c in cells if not columns or c.recipe not in ROWS or c.column in columns]
 
 # %% ../nbs/85_cells.ipynb #d4cb9e22
 MORE_BETAS = (.5, 1., 4.)
@@ -119,8 +120,8 @@ def more_betas(methods): # list of Cells
 # %% ../nbs/85_cells.ipynb #f0ab7e29
 def table6(profile): # list of Cells
     "Without the local contrast, plain NCE, the weighted NCE; and more"
-    wide = METHODS.values() if profile != 'smoke' else ['NeuralTextures']
-    return on_ff(BETAS) + more_betas(wide) + on_others(BETAS)
+    columns = profile_of(profile).columns.get('table6', METHODS)
+    return on_ff(BETAS) + more_betas([METHODS[short] for short in columns]) + on_others(BETAS)
 
 # %% ../nbs/85_cells.ipynb #ca2422e0
 def changed(name, short, change): # Cell
@@ -141,9 +142,9 @@ def study(profile, short='NT'): # list of Cells
 
 # %% ../nbs/85_cells.ipynb #4af011ec
 TABLES = dict(                                      # paper notebook -> its cells, by profile
-    table1=lambda profile: narrowed(on_ff(compared('1'), 'c23', 'HQ ') + on_ff(compared('1'), 'c40', 'LQ '), profile, 'LQ NT'),
-    table2=lambda profile: narrowed(on_others(compared('2')), profile, 'Celeb-DF'),
-    table3=lambda profile: narrowed(across(compared('3'), profile), profile, 'Celeb-DF'),
+    table1=lambda profile: narrowed(on_ff(compared('1'), 'c23', 'HQ ') + on_ff(compared('1'), 'c40', 'LQ '), profile, 'table1'),
+    table2=lambda profile: narrowed(on_others(compared('2')), profile, 'table2'),
+    table3=lambda profile: narrowed(across(compared('3'), profile), profile, 'table3'),
     table4=lambda profile: on_ff(PARTS),
     table5=lambda profile: across(PARTS, profile),
     table6=table6,

@@ -43,6 +43,7 @@ class Profile:
     crop:int=224                                   # height and width of a stored crop, pixels
     every:int=1                                    # look for the face in each `every`-th frame
     study:Study=Study()
+    columns:dict=field(default_factory=dict)       # table -> the columns for which its many rows are trained: compared methods, more values of β; {}: all
     concludes:bool=True                            # may a table say what it found?
 
 # %% ../nbs/01_profiles.ipynb #99a624f8
@@ -51,13 +52,15 @@ PROFILES = dict(
         network=dict(backbone='resnet18', width=.25, pretrained='twins'),
         recipe=dict(epochs=6, size=48, lr=1e-3, decay='cosine', keep='last'), in_tables=dict(epochs=3),
         twins=Size(112, 128, 36, (4,1,3), (6,3), (4,4), (3,2)), crop=64, every=4,
-        study=Study(('A-08', 'A-19', 'A-46', 'A-54'), (5., .07), (0., 2.), 2), concludes=False),
+        study=Study(('A-08', 'A-19', 'A-46', 'A-54'), (5., .07), (0., 2.), 2), concludes=False,
+        columns=dict(table1=('LQ NT',), table2=('Celeb-DF',), table3=('Celeb-DF',), table6=('NT',))),
     mini=Profile('Profile mini: these are procedural twins. What holds here holds for forgeries of their kind; the '
                  "paper's numbers are about other videos.",
         network=dict(backbone='resnet18', width=.25, pretrained='twins'),
         recipe=dict(epochs=15, size=64, lr=4e-3, decay='cosine', keep='last'), across=dict(epochs=4), seeds=3,
         twins=Size(112, 128, 36, (120,4,110), (66,69), (66,100), (62,50)), crop=64, every=4,
-        study=Study(taus=(5., .5, .07), betas=(0., 1., 2.), draws=6)),
+        study=Study(taus=(5., .5, .07), betas=(0., 1., 2.), draws=6),
+        columns=dict(table1=('LQ DF','LQ NT'), table2=('Celeb-DF',), table6=('NT',))),
     full=Profile('Profile full: your copies of the data sets, the recipe of the paper.'))
 
 # %% ../nbs/01_profiles.ipynb #1e058102
