@@ -164,7 +164,8 @@ def command(stem, st):
     if stem.startswith("bench_rehearsal"):
         return ".venv/bin/python tools/rehearse.py"
     if first == "bench":
-        return f"hcil_bench --what {(stem.split('_')[1:-1] or ['model'])[0]} --out figures/{stem}"
+        more = " --compile" * ("recipe" in stem) + " --width .5" * ("half" in stem)
+        return f"hcil_bench --what {(stem.split('_')[1:-1] or ['model'])[0]}{more} --out figures/{stem}"
     nb = MADE_BY.get(first, first)
     if profile == "mini" and first in FROM_RECORDS:
         return f"hcil_reproduce {nb} --profile {profile} --from-records"
