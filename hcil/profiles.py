@@ -59,7 +59,7 @@ PROFILES = dict(
         network=dict(backbone='resnet18', width=.25, pretrained='twins'),
         recipe=dict(epochs=15, size=64, lr=4e-3, decay='cosine', keep='last'), across=dict(epochs=4), seeds=3,
         twins=Size(112, 128, 36, (120,4,110), (66,69), (66,100), (62,50)), crop=64, every=4,
-        study=Study(taus=(5, .5, .07), betas=(0, 1, 2), draws=6),
+        study=Study(taus=(5., .5, .07), betas=(0., 1., 2.), draws=6),
         columns=dict(table1=('LQ NT',), table2=('Celeb-DF',), table6=('NT',))),
     full=Profile('Profile full: your copies of the data sets, the recipe of the paper.'))
 
