@@ -363,4 +363,6 @@ def test_page():
     "The page of what has been run tells of all records"
     table = pd.read_csv(house.ROOT / "figures/recorded.csv", skiprows=1).set_index("table")["recorded runs"]
     there = len(list((house.ROOT / "records/mini").glob("*.json.bz2")))
-    assert table["all, shared"] + table.get("in no table", 0) == there, "records came since: make figures/recorded.* again (hcil_reproduce recorded)"
+    assert table["all, shared"] + table.get("in no table", 0) == there, (
+        "records came since: make figures/recorded.* again (hcil_reproduce recorded)"
+    )
