@@ -154,7 +154,6 @@ def mathjax(folder):
 PART = dict(  # the part that was made
     fig4="--set columns=DF",
     fig5="--set columns=DF",
-    difficulty='--set methods=Celeb-synthesis,method_A,method_B --set "rows=one frame,differences,HCIL"',
 )
 FROM_RECORDS = ("table1", "table2", "table3", "table4", "table5", "table6", "kinds", "twins", "readings")  # laid out from them, in mini
 MADE_BY = dict(batch="data")  # artefacts that are not called like their notebook
