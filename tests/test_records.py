@@ -303,6 +303,25 @@ def test_command(study):
     nb.write_text(before)
 
 
+def recorded_for_good():
+    "What this repository holds at `mini`: key -> what was recorded of the run"
+    import bz2
+
+    files = (house.ROOT / "records/mini").glob("*.json.bz2")
+    return {f.name.split(".")[0]: json.loads(bz2.decompress(f.read_bytes()))["done"] for f in files}
+
+
+def test_same_weights():
+    "A test of a recorded training was made with its weights, not with those of another training by the same recipe"
+    runs = recorded_for_good()
+    tests = {key: r for key, r in runs.items() if r["spec"].get("kind") == "test"}
+    assert len(tests) > 20
+    made = lambda r: (r["stamp"]["device"], r["stamp"]["date"])
+    for key, r in tests.items():
+        (device, trained), (tested_on, tested) = made(runs[r["spec"]["run"]]), made(r)
+        assert device == tested_on and trained < tested, f"{key} tests {r['spec']['run']}, which was trained on {device}, {trained}"
+
+
 @pytest.mark.skipif("slow" not in os.environ.get("HCIL_FLAGS", "").split(), reason="a kernel for each table: FLAGS=slow")
 def test_all(study):
     "All tables by one command"
