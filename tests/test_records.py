@@ -312,7 +312,7 @@ def recorded_for_good():
 
 
 def test_same_weights():
-    "A test of a recorded training was made with its weights, not with those of another training by the same recipe"
+    "A test of a recorded training came after it, on the same processor: another training by the same recipe has other weights"
     runs = recorded_for_good()
     tests = {key: r for key, r in runs.items() if r["spec"].get("kind") == "test"}
     assert len(tests) > 20
